@@ -1,0 +1,576 @@
+//! Where an allowed request goes and which credential it carries (contract gateway §A13 to §A15).
+//!
+//! The STS answers an exchange with a [`Directive`]. [`UpstreamUrl`] parses its address and joins the
+//! caller's path and query to it; [`Directive::credential`] says what to put into the request.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::header;
+use crate::path::{DecodedPath, PathError, escape, escape_path, percent_decode};
+
+/// Why a request cannot be sent upstream.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum UpstreamError {
+    /// The address is not an http(s) URL with a host and without user information.
+    #[error("upstream address is not usable: {0}")]
+    Address(&'static str),
+    /// The address is a literal that no upstream may have (link-local, multicast, unspecified).
+    #[error("upstream address is restricted")]
+    Restricted,
+    /// The path of the address does not decode or holds traversal.
+    #[error("upstream base path is not usable: {0}")]
+    BasePath(PathError),
+    /// A query does not parse: a `;` separator or a bad escape.
+    #[error("query does not parse")]
+    Query,
+    /// The directive's `auth_mode` is not known.
+    #[error("unknown auth mode")]
+    AuthMode,
+    /// The header named for the credential may not carry one.
+    #[error("header may not carry a credential")]
+    CredentialHeader,
+    /// `auth_location=query` without a parameter name.
+    #[error("query credential without a parameter name")]
+    CredentialParameter,
+    /// The secret is empty or holds control characters.
+    #[error("credential is not usable")]
+    Secret,
+}
+
+/// The scheme of an upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+/// A checked upstream address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UpstreamUrl {
+    scheme: Scheme,
+    host: String,
+    port: Option<u16>,
+    base_path: DecodedPath,
+    query: Option<String>,
+}
+
+impl UpstreamUrl {
+    /// Parses `http(s)://host[:port][/path][?query][#fragment]`; the fragment is dropped.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Address`], [`UpstreamError::Restricted`], [`UpstreamError::BasePath`].
+    pub fn parse(url: &str) -> Result<Self, UpstreamError> {
+        if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UpstreamError::Address("only visible ASCII is allowed"));
+        }
+        let (scheme, rest) = url.split_once("://").ok_or(UpstreamError::Address("no scheme"))?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return Err(UpstreamError::Address("scheme is neither http nor https")),
+        };
+        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let (rest, query) = match rest.split_once('?') {
+            Some((before, query)) => (before, Some(query.to_owned())),
+            None => (rest, None),
+        };
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
+            None => (rest, ""),
+        };
+        if authority.contains('@') {
+            return Err(UpstreamError::Address("user information is not allowed"));
+        }
+        let (host, port) = split_authority(authority)?;
+        let base_path = DecodedPath::parse(path.as_bytes()).map_err(UpstreamError::BasePath)?;
+        Ok(Self { scheme, host: check_host(host)?, port, base_path, query })
+    }
+
+    /// The scheme.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The host in lower case, an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// `host` or `host:port`, as it belongs into `:authority`.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match self.port {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        }
+    }
+
+    /// The request target: base path joined with the caller's path, and the merged queries
+    /// (contract gateway §A15.1 and §A15.2). A `credential` replaces every parameter of its name.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Query`].
+    pub fn target(
+        &self,
+        path: &DecodedPath,
+        query: Option<&[u8]>,
+        credential: Option<(&str, &str)>,
+    ) -> Result<String, UpstreamError> {
+        let mut target = escape_path(&join_path(self.base_path.as_bytes(), path.as_bytes()));
+        let mut own = parse_query(self.query.as_deref().unwrap_or_default().as_bytes())?;
+        if let Some((name, value)) = credential {
+            own.insert(name.as_bytes().to_vec(), vec![value.as_bytes().to_vec()]);
+        }
+        let mut merged = parse_query(query.unwrap_or_default())?;
+        merged.extend(own);
+        let merged = encode_query(&merged);
+        if !merged.is_empty() {
+            target.push('?');
+            target.push_str(&merged);
+        }
+        Ok(target)
+    }
+
+    /// Whether a provider credential may be sent to this host: the list is empty or names it.
+    #[must_use]
+    pub fn allowed_by(&self, allowed_token_hosts: &[String]) -> bool {
+        allowed_token_hosts.is_empty()
+            || allowed_token_hosts.iter().any(|allowed| allowed.trim().eq_ignore_ascii_case(&self.host))
+    }
+}
+
+/// What the STS says about one resource (contract gateway §A13). Members that are absent are empty.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Directive {
+    /// The upstream address.
+    pub url: String,
+    /// `none`, `caracal_jwt`, `provider_oauth` or `provider_apikey`.
+    pub auth_mode: String,
+    /// `header` (also when empty) or `query`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub auth_location: String,
+    /// The header that carries the credential; empty means `Authorization`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub auth_header: String,
+    /// The query parameter that carries the credential when `auth_location` is `query`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub query_param_name: String,
+    /// The word before the credential, for example `Bearer`; empty means none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub auth_scheme: String,
+    /// Hosts that may receive the provider's credential; empty means any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_token_hosts: Vec<String>,
+    /// The provider's credential.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provider_token: String,
+    /// The provider, for evidence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub provider_id: String,
+    /// The provider connection, for evidence.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub connection_id: String,
+    /// Whether the derived mandate travels as `X-Caracal-Identity` beside a provider credential.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forward_caracal_identity: bool,
+    /// When the credential ends, as the STS wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<serde_json::Value>,
+}
+
+impl std::fmt::Debug for Directive {
+    /// Without the secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Directive")
+            .field("auth_mode", &self.auth_mode)
+            .field("provider_id", &self.provider_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to put into the request that goes upstream.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Credential {
+    /// Header to set, name in lower case.
+    pub header: Option<(String, String)>,
+    /// Query parameter to set.
+    pub query: Option<(String, String)>,
+    /// Value of `x-caracal-identity`.
+    pub identity: Option<String>,
+}
+
+impl Directive {
+    /// Decides how the credential travels. `access_token` is the derived `use=resource` mandate.
+    ///
+    /// # Errors
+    /// [`UpstreamError::AuthMode`], [`UpstreamError::CredentialHeader`],
+    /// [`UpstreamError::CredentialParameter`], [`UpstreamError::Secret`].
+    pub fn credential(&self, access_token: &str) -> Result<Credential, UpstreamError> {
+        let mut credential = Credential::default();
+        let from_provider = match self.auth_mode.as_str() {
+            "none" => return Ok(credential),
+            "caracal_jwt" => false,
+            "provider_oauth" | "provider_apikey" => true,
+            _ => return Err(UpstreamError::AuthMode),
+        };
+        if from_provider && self.forward_caracal_identity {
+            credential.identity = Some(usable_secret(access_token)?);
+        }
+        if self.auth_mode == "provider_apikey" && self.auth_location == "query" {
+            if self.query_param_name.is_empty() {
+                return Err(UpstreamError::CredentialParameter);
+            }
+            credential.query = Some((self.query_param_name.clone(), usable_secret(&self.provider_token)?));
+            return Ok(credential);
+        }
+        let header = if self.auth_header.is_empty() { "authorization" } else { &self.auth_header };
+        if !header::may_carry_credential(header.as_bytes()) {
+            return Err(UpstreamError::CredentialHeader);
+        }
+        let (scheme, secret) = if from_provider {
+            (self.auth_scheme.as_str(), usable_secret(&self.provider_token)?)
+        } else if self.auth_scheme.is_empty() {
+            ("Bearer", usable_secret(access_token)?)
+        } else {
+            (self.auth_scheme.as_str(), usable_secret(access_token)?)
+        };
+        let value = if scheme.is_empty() { secret } else { format!("{scheme} {secret}") };
+        if !header::is_clean_value(value.as_bytes()) {
+            return Err(UpstreamError::Secret);
+        }
+        credential.header = Some((header.to_ascii_lowercase(), value));
+        Ok(credential)
+    }
+}
+
+fn usable_secret(secret: &str) -> Result<String, UpstreamError> {
+    if secret.is_empty() || !header::is_clean_value(secret.as_bytes()) {
+        return Err(UpstreamError::Secret);
+    }
+    Ok(secret.to_owned())
+}
+
+/// Whether an address may never be an upstream (contract gateway §A14): link-local, multicast,
+/// unspecified, and NAT64 or IPv4-mapped forms of those. Loopback and private ranges are allowed.
+#[must_use]
+pub fn restricted(address: IpAddr) -> bool {
+    fn restricted_v4(address: Ipv4Addr) -> bool {
+        address.is_link_local() || address.is_multicast() || address.is_unspecified()
+    }
+    fn restricted_v6(address: Ipv6Addr) -> bool {
+        if let Some(mapped) = address.to_ipv4_mapped() {
+            return restricted_v4(mapped);
+        }
+        if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() {
+            return restricted_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+        }
+        address.is_unicast_link_local() || address.is_multicast() || address.is_unspecified()
+    }
+    match address {
+        IpAddr::V4(address) => restricted_v4(address),
+        IpAddr::V6(address) => restricted_v6(address),
+    }
+}
+
+/// Encodes pairs as `application/x-www-form-urlencoded`, keys sorted.
+#[must_use]
+pub fn form_encode(fields: &[(&str, &[u8])]) -> String {
+    let mut query: Query = BTreeMap::new();
+    for (name, value) in fields {
+        query.entry(name.as_bytes().to_vec()).or_default().push(value.to_vec());
+    }
+    encode_query(&query)
+}
+
+/// Query parameters: every name with its values in order.
+type Query = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
+
+fn parse_query(query: &[u8]) -> Result<Query, UpstreamError> {
+    if query.contains(&b';') {
+        return Err(UpstreamError::Query);
+    }
+    let mut parsed = Query::new();
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let name = unescape_query(halves.next().unwrap_or_default())?;
+        let value = unescape_query(halves.next().unwrap_or_default())?;
+        parsed.entry(name).or_default().push(value);
+    }
+    Ok(parsed)
+}
+
+fn unescape_query(text: &[u8]) -> Result<Vec<u8>, UpstreamError> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_decode(&spaced).map(std::borrow::Cow::into_owned).map_err(|_| UpstreamError::Query)
+}
+
+fn encode_query(query: &Query) -> String {
+    fn escape_query(text: &[u8]) -> String {
+        let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte);
+        escape(text, keep).replace(' ', "+")
+    }
+    let pairs = query.iter().flat_map(|(name, values)| {
+        values.iter().map(move |value| format!("{}={}", escape_query(name), escape_query(value)))
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// Joins two decoded paths: an empty or root side yields the other one unchanged, else the join is
+/// cleaned of empty segments and of a trailing slash. Neither side holds dot segments.
+fn join_path(base: &[u8], request: &[u8]) -> Vec<u8> {
+    if matches!(base, b"" | b"/") {
+        return if request.is_empty() { b"/".to_vec() } else { request.to_vec() };
+    }
+    if matches!(request, b"" | b"/") {
+        return base.to_vec();
+    }
+    let mut joined = Vec::with_capacity(base.len() + request.len() + 1);
+    let segments = base.split(|byte| *byte == b'/').chain(request.split(|byte| *byte == b'/'));
+    for segment in segments.filter(|segment| !segment.is_empty()) {
+        joined.push(b'/');
+        joined.extend_from_slice(segment);
+    }
+    joined
+}
+
+fn split_authority(authority: &str) -> Result<(&str, Option<u16>), UpstreamError> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or(UpstreamError::Address("bad IPv6 literal"))?;
+        if host.parse::<Ipv6Addr>().is_err() {
+            return Err(UpstreamError::Address("bad IPv6 literal"));
+        }
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err(UpstreamError::Address("text after the IPv6 literal")),
+        }
+    } else {
+        match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        }
+    };
+    let port = match port {
+        None | Some("") => None,
+        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(port.parse().ok().filter(|port| *port != 0).ok_or(UpstreamError::Address("bad port"))?)
+        }
+        Some(_) => return Err(UpstreamError::Address("bad port")),
+    };
+    Ok((host, port))
+}
+
+fn check_host(host: &str) -> Result<String, UpstreamError> {
+    let host = host.to_ascii_lowercase();
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return if restricted(address) { Err(UpstreamError::Restricted) } else { Ok(host) };
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(plain) {
+        return Err(UpstreamError::Address("bad host"));
+    }
+    // `0x7f.1`, `2130706433`, `127.1`: some resolvers read these as addresses.
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if last.is_empty() || last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(UpstreamError::Address("host is a number that is not an IPv4 address"));
+    }
+    Ok(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(raw: &str) -> DecodedPath {
+        DecodedPath::parse(raw.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a14_addresses() {
+        for (url, scheme, authority) in [
+            ("http://upstream.example", Scheme::Http, "upstream.example"),
+            ("https://Upstream.Example:8443/base?x=1#frag", Scheme::Https, "upstream.example:8443"),
+            ("HTTP://127.0.0.1:9000", Scheme::Http, "127.0.0.1:9000"),
+            ("http://10.1.2.3", Scheme::Http, "10.1.2.3"),
+            ("http://100.64.0.1/", Scheme::Http, "100.64.0.1"),
+            ("http://[fc00::1]:80/", Scheme::Http, "[fc00::1]:80"),
+            ("http://localhost:/", Scheme::Http, "localhost"),
+        ] {
+            let parsed = UpstreamUrl::parse(url).unwrap();
+            assert_eq!((parsed.scheme(), parsed.authority().as_str()), (scheme, authority), "{url}");
+        }
+        for url in [
+            "",
+            "upstream.example",
+            "ftp://a",
+            "file:///etc/passwd",
+            "http://",
+            "http:///x",
+            "http://u:p@host/",
+            "http://a b/",
+            "http://host:0/",
+            "http://host:99999/",
+            "http://host:8o/",
+            "http://ho%73t/",
+            "http://[::1",
+            "http://[::1]x/",
+            "http://[1.2.3.4]/",
+            "http://169.254.169.254/",
+            "http://0.0.0.0/",
+            "http://224.0.0.1/",
+            "http://[fe80::1]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[::]/",
+            "http://2852039166/",
+            "http://0xa9fea9fe/",
+            "http://169.254.43518/",
+            "http://host/../x",
+            "http://host/%zz",
+            "http://a\r\nb/",
+        ] {
+            assert!(UpstreamUrl::parse(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a15_path_join() {
+        for (url, request, target) in [
+            ("http://h", "/a/b", "/a/b"),
+            ("http://h/", "", "/"),
+            ("http://h", "/a//b/", "/a//b/"),
+            ("http://h/base/", "/", "/base/"),
+            ("http://h/base", "/a", "/base/a"),
+            ("http://h/base/", "/a/", "/base/a"),
+            ("http://h/base", "//a//b", "/base/a/b"),
+            ("http://h", "/a%2Fb", "/a/b"),
+            ("http://h", "/%C3%A9%20x", "/%C3%A9%20x"),
+            ("http://h", "/a%3Fb%23c", "/a%3Fb%23c"),
+        ] {
+            let url_parsed = UpstreamUrl::parse(url).unwrap();
+            assert_eq!(url_parsed.target(&path(request), None, None).unwrap(), target, "{url} {request}");
+        }
+    }
+
+    #[test]
+    fn a15_query_merge() {
+        for (url, query, credential, target) in [
+            ("http://h", Some("b=2&a=1"), None, "/?a=1&b=2"),
+            ("http://h", Some(""), None, "/"),
+            ("http://h?k=own", Some("k=mine&z=1&z=0"), None, "/?k=own&z=1&z=0"),
+            ("http://h", Some("api_key=mine"), Some(("api_key", "s e&c")), "/?api_key=s+e%26c"),
+            ("http://h?api_key=own", None, Some(("api_key", "secret")), "/?api_key=secret"),
+            ("http://h", Some("q=a+b%20c&flag"), None, "/?flag=&q=a+b+c"),
+            ("http://h", Some("q=%FF"), None, "/?q=%FF"),
+        ] {
+            let parsed = UpstreamUrl::parse(url).unwrap();
+            let got = parsed.target(&path("/"), query.map(str::as_bytes), credential).unwrap();
+            assert_eq!(got, target, "{url} {query:?}");
+        }
+        let parsed = UpstreamUrl::parse("http://h").unwrap();
+        for query in ["a=1;b=2", "a=%zz", "%", "a=%2"] {
+            let got = parsed.target(&path("/"), Some(query.as_bytes()), None);
+            assert_eq!(got, Err(UpstreamError::Query), "{query}");
+        }
+    }
+
+    #[test]
+    fn a13_credentials() {
+        let directive = |mode: &str| Directive {
+            auth_mode: mode.to_owned(),
+            provider_token: "secret".to_owned(),
+            ..Directive::default()
+        };
+        let header = |name: &str, value: &str| Credential {
+            header: Some((name.to_owned(), value.to_owned())),
+            ..Credential::default()
+        };
+        for (directive, expected) in [
+            (directive("none"), Ok(Credential::default())),
+            (directive("caracal_jwt"), Ok(header("authorization", "Bearer jwt"))),
+            (
+                Directive {
+                    auth_header: "X-Auth".into(),
+                    auth_scheme: "JWT".into(),
+                    ..directive("caracal_jwt")
+                },
+                Ok(header("x-auth", "JWT jwt")),
+            ),
+            (directive("provider_oauth"), Ok(header("authorization", "secret"))),
+            (
+                Directive { auth_scheme: "Basic".into(), ..directive("provider_oauth") },
+                Ok(header("authorization", "Basic secret")),
+            ),
+            (
+                Directive { auth_header: "X-Api-Key".into(), ..directive("provider_apikey") },
+                Ok(header("x-api-key", "secret")),
+            ),
+            (
+                Directive {
+                    auth_location: "query".into(),
+                    query_param_name: "key".into(),
+                    ..directive("provider_apikey")
+                },
+                Ok(Credential { query: Some(("key".into(), "secret".into())), ..Credential::default() }),
+            ),
+            (
+                Directive { forward_caracal_identity: true, ..directive("provider_oauth") },
+                Ok(Credential { identity: Some("jwt".into()), ..header("authorization", "secret") }),
+            ),
+            (
+                Directive { auth_location: "query".into(), ..directive("provider_apikey") },
+                Err(UpstreamError::CredentialParameter),
+            ),
+            (directive("surprise"), Err(UpstreamError::AuthMode)),
+            (directive(""), Err(UpstreamError::AuthMode)),
+            (
+                Directive { auth_header: "Host".into(), ..directive("provider_apikey") },
+                Err(UpstreamError::CredentialHeader),
+            ),
+            (
+                Directive { auth_header: "X-Caracal-Identity".into(), ..directive("caracal_jwt") },
+                Err(UpstreamError::CredentialHeader),
+            ),
+            (
+                Directive { provider_token: "a\r\nb: c".into(), ..directive("provider_oauth") },
+                Err(UpstreamError::Secret),
+            ),
+            (
+                Directive { provider_token: String::new(), ..directive("provider_oauth") },
+                Err(UpstreamError::Secret),
+            ),
+            (
+                Directive { auth_scheme: "A\r\nB".into(), ..directive("provider_oauth") },
+                Err(UpstreamError::Secret),
+            ),
+        ] {
+            assert!(directive.credential("jwt") == expected, "{directive:?}");
+        }
+    }
+
+    #[test]
+    fn a5_row_17_token_hosts() {
+        let url = UpstreamUrl::parse("https://Api.Example:443").unwrap();
+        for (hosts, allowed) in
+            [(vec![], true), (vec![" API.example "], true), (vec!["other.example"], false)]
+        {
+            let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+            assert_eq!(url.allowed_by(&hosts), allowed, "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a10_form_is_sorted_and_escaped() {
+        assert_eq!(form_encode(&[("b", b"x y"), ("a", b"urn:z/1")]), "a=urn%3Az%2F1&b=x+y");
+    }
+}

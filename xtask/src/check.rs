@@ -1,0 +1,68 @@
+//! `cargo xtask ci`: what the build server runs, and what a contributor runs before a push.
+
+use std::process::Command;
+
+use crate::cache::Cache;
+use crate::error::Error;
+use crate::prerequisites::{require_native_compiler, require_node};
+use crate::process::{StepLog, cargo};
+use crate::progress::{Done, Progress, Step, report_success};
+use crate::test::{Selection, run_selected};
+use crate::tools;
+use crate::wasm::{Target, Toolchain};
+use crate::workspace::Workspace;
+
+/// `cargo xtask ci`.
+pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
+    require_native_compiler()?;
+    require_node()?;
+    let cache = Cache::open()?;
+    let selection = Selection::everything();
+    let mut plan = vec![
+        Step::Fetch,
+        Step::CheckFormat,
+        Step::Lint,
+        Step::LintFilter,
+        Step::PrepareDeny,
+        Step::CheckSupply,
+    ];
+    plan.extend(selection.plan());
+    let progress = Progress::new(workspace, plan);
+
+    // Also shows that Cargo.lock is up to date, and lets the supply check work without a network.
+    progress.run(Step::Fetch, |log| run_cargo(workspace, &["fetch", "--locked"], log))?;
+    progress.run(Step::CheckFormat, |log| run_cargo(workspace, &["fmt", "--all", "--", "--check"], log))?;
+    progress.run(Step::Lint, |log| {
+        run_cargo(workspace, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], log)
+    })?;
+    progress.run(Step::LintFilter, |log| lint_filter(workspace, &cache, log))?;
+    let deny = progress.run(Step::PrepareDeny, |log| tools::cargo_deny(&cache, log))?;
+    progress.run(Step::CheckSupply, |log| {
+        let mut command = Command::new(&deny);
+        command.current_dir(workspace.root());
+        log.run(command.args(["--offline", "check", "bans", "licenses", "sources"]))?;
+        Ok(Done::new((), ""))
+    })?;
+    let passed = run_selected(workspace, &progress, &selection)?;
+    report_success(&format!("all checks, and {passed}, in {}", progress.elapsed()));
+    Ok(())
+}
+
+fn run_cargo(workspace: &Workspace, arguments: &[&str], log: &mut StepLog) -> Result<Done<()>, Error> {
+    let mut command = cargo();
+    command.current_dir(workspace.root()).args(arguments);
+    log.run(&mut command)?;
+    Ok(Done::new((), ""))
+}
+
+/// Code that exists for wasm alone is seen by no native lint.
+fn lint_filter(workspace: &Workspace, cache: &Cache, log: &mut StepLog) -> Result<Done<()>, Error> {
+    let toolchain = Toolchain::prepare(Target::Wasi, workspace, cache, log)?.value;
+    if !toolchain.has_clippy() {
+        return Ok(Done::new((), "left out: Debian's compiler has no clippy"));
+    }
+    let mut command = toolchain.cargo("clippy", workspace);
+    command.args(["--package", "caracal-filter", "--", "--deny", "warnings"]);
+    log.run(&mut command)?;
+    Ok(Done::new((), ""))
+}

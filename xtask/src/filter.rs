@@ -1,0 +1,124 @@
+//! Building the Envoy module.
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::Cache;
+use crate::cli::FilterOptions;
+use crate::error::Error;
+use crate::process::StepLog;
+use crate::progress::{Done, Progress, Step, report_success};
+use crate::wasm::{Target, Toolchain, target_folder};
+use crate::workspace::Workspace;
+
+/// The largest module that may be shipped, in bytes: its size decides how fast an Envoy worker starts.
+const SIZE_LIMIT: u64 = 409_600;
+/// The profile in which the module is shipped.
+const SHIPPED_PROFILE: &str = "wasm";
+
+/// Which module to build.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Module {
+    /// The one that is shipped.
+    Normal,
+    /// One that traps on request, for the test that shows what a trap does.
+    TrapForTests,
+}
+
+/// A module that was built.
+#[derive(Debug)]
+pub(crate) struct BuiltModule {
+    pub(crate) path: PathBuf,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+}
+
+/// Why there is no module.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FilterError {
+    #[error("could not copy the module to {path}: {source}")]
+    Copy { path: PathBuf, source: std::io::Error },
+    #[error("the module has {size} bytes, {excess} more than the limit of {SIZE_LIMIT}", excess = size - SIZE_LIMIT)]
+    TooLarge { size: u64 },
+}
+
+/// `cargo xtask filter`.
+pub(crate) fn run(workspace: &Workspace, options: &FilterOptions) -> Result<(), Error> {
+    let cache = Cache::open()?;
+    let progress = Progress::new(workspace, vec![Step::PrepareWasiLibrary, Step::BuildFilter]);
+    let toolchain = progress
+        .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, &cache, log))?;
+    let module = progress
+        .run(Step::BuildFilter, |log| build(workspace, &toolchain, &options.profile, Module::Normal, log))?;
+    report_success(&format!("{} has {} bytes", module.path.display(), module.size));
+    Ok(())
+}
+
+/// Builds the module that is shipped, or the one for the trap test, in the profile that is shipped.
+pub(crate) fn build_shipped(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    module: Module,
+    log: &mut StepLog,
+) -> Result<Done<BuiltModule>, Error> {
+    build(workspace, toolchain, SHIPPED_PROFILE, module, log)
+}
+
+fn build(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    profile: &str,
+    module: Module,
+    log: &mut StepLog,
+) -> Result<Done<BuiltModule>, Error> {
+    let mut command = toolchain.cargo("rustc", workspace);
+    // Only as a module: link-time optimisation does not happen where a Rust library is made as well.
+    command.args(["--package", "caracal-filter", "--lib", "--crate-type", "cdylib", "--profile", profile]);
+    let name = match module {
+        Module::Normal => "caracal_filter.wasm",
+        Module::TrapForTests => {
+            command.args(["--features", "trap-for-tests"]);
+            "caracal_filter_trap.wasm"
+        }
+    };
+    log.run(&mut command)?;
+
+    // Both modules come out of cargo under one name; each gets a place of its own.
+    let folder = target_folder(workspace);
+    // Cargo builds the profile `dev` into a folder of another name.
+    let profile_folder = if profile == "dev" { "debug" } else { profile };
+    let built = folder.join(Target::Wasi.name()).join(profile_folder).join("caracal_filter.wasm");
+    let path = folder.join(name);
+    let size = copy_whole(&built, &path)?;
+    check_size(profile, size)?;
+    Ok(Done::new(BuiltModule { path, size }, format!("{size} bytes")))
+}
+
+/// Copies a file so that whoever reads the copy sees the old or the new one, never a part. Returns its size.
+fn copy_whole(from: &Path, to: &Path) -> Result<u64, FilterError> {
+    let temporary = to.with_extension(format!("wasm.{}", std::process::id()));
+    let copied = std::fs::copy(from, &temporary).and_then(|size| {
+        std::fs::rename(&temporary, to)?;
+        Ok(size)
+    });
+    copied.map_err(|source| FilterError::Copy { path: to.to_owned(), source })
+}
+
+fn check_size(profile: &str, size: u64) -> Result<(), FilterError> {
+    if profile == SHIPPED_PROFILE && size > SIZE_LIMIT {
+        return Err(FilterError::TooLarge { size });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_shipped_profile_has_a_size_limit() {
+        assert!(check_size("wasm", SIZE_LIMIT).is_ok());
+        let error = check_size("wasm", SIZE_LIMIT + 1).unwrap_err();
+        assert_eq!(error.to_string(), "the module has 409601 bytes, 1 more than the limit of 409600");
+        assert!(check_size("dev", SIZE_LIMIT + 1).is_ok());
+    }
+}

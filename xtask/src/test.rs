@@ -1,0 +1,244 @@
+//! `cargo xtask test`: natively, as WebAssembly under Node, and end to end with a real Envoy.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cache::Cache;
+use crate::cli::TestOptions;
+use crate::error::Error;
+use crate::filter::{Module, build_shipped};
+use crate::prerequisites::{require_native_compiler, require_node};
+use crate::process::{StepLog, cargo};
+use crate::progress::{Done, Progress, Step, report_success};
+use crate::wasm::{Target, Toolchain};
+use crate::workspace::Workspace;
+use crate::{envoy, python, tools};
+
+/// Which tests to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    native: bool,
+    wasm: bool,
+    end_to_end: bool,
+    /// Only the tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// How many tests passed, by kind. `None`: that kind was not run.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    native: Option<u64>,
+    wasm: Option<u64>,
+    end_to_end: Option<u64>,
+}
+
+/// Why the tests did not pass.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TestError {
+    #[error("not one test ran, so nothing was shown")]
+    NoneRan,
+    #[error("could not read {path}: {source}")]
+    ReadLog { path: PathBuf, source: std::io::Error },
+}
+
+/// `cargo xtask test`.
+pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<(), Error> {
+    let selection = Selection::of(options);
+    let progress = Progress::new(workspace, selection.plan());
+    let passed = run_selected(workspace, &progress, &selection)?;
+    report_success(&format!("{passed} in {}", progress.elapsed()));
+    Ok(())
+}
+
+/// Runs the selected tests as steps of a plan that holds [`Selection::plan`].
+pub(crate) fn run_selected(
+    workspace: &Workspace,
+    progress: &Progress,
+    selection: &Selection,
+) -> Result<Passed, Error> {
+    if selection.native || selection.end_to_end {
+        require_native_compiler()?;
+    }
+    if selection.wasm {
+        require_node()?;
+    }
+    let cache = Cache::open()?;
+    let mut passed = Passed::default();
+    if selection.native {
+        passed.native = Some(progress.run(Step::TestNative, |log| test_native(workspace, selection, log))?);
+    }
+    if selection.wasm {
+        passed.wasm = Some(test_wasm(workspace, &cache, progress, selection)?);
+    }
+    if selection.end_to_end {
+        passed.end_to_end = Some(test_end_to_end(workspace, &cache, progress, selection)?);
+    }
+    Ok(passed)
+}
+
+impl Selection {
+    /// Every test there is.
+    pub(crate) fn everything() -> Self {
+        Self { native: true, wasm: true, end_to_end: true, filter: None }
+    }
+
+    /// What the options say; none of the kinds named means all of them.
+    fn of(options: &TestOptions) -> Self {
+        let all = !(options.native || options.wasm || options.e2e);
+        Self {
+            native: all || options.native,
+            wasm: all || options.wasm,
+            end_to_end: all || options.e2e,
+            filter: options.filter.clone(),
+        }
+    }
+
+    /// The steps, in order.
+    pub(crate) fn plan(&self) -> Vec<Step> {
+        let mut plan = Vec::new();
+        if self.native {
+            plan.push(Step::TestNative);
+        }
+        if self.wasm {
+            plan.extend([Step::PrepareWasmLibrary, Step::PrepareRunner, Step::TestWasm]);
+        }
+        if self.end_to_end {
+            plan.extend([
+                Step::PrepareWasiLibrary,
+                Step::PrepareEnvoy,
+                Step::PreparePython,
+                Step::BuildFilter,
+                Step::BuildTrapFilter,
+                Step::BuildBinary,
+                Step::TestEndToEnd,
+            ]);
+        }
+        plan
+    }
+
+    /// Runs a `cargo test` command with the name filter, and counts what passed. Without a name filter, a run of no
+    /// test is an error.
+    fn run_tests(&self, command: &mut Command, log: &mut StepLog) -> Result<Done<u64>, Error> {
+        command.args(&self.filter);
+        log.run(command)?;
+        let count = count_passed(log.path())?;
+        if count == 0 && self.filter.is_none() {
+            return Err(TestError::NoneRan.into());
+        }
+        Ok(Done::new(count, format!("{count} passed")))
+    }
+}
+
+fn test_native(workspace: &Workspace, selection: &Selection, log: &mut StepLog) -> Result<Done<u64>, Error> {
+    let mut command = cargo();
+    command.current_dir(workspace.root());
+    command.args(["test", "--no-fail-fast", "--workspace", "--exclude", "caracal-tests"]);
+    selection.run_tests(&mut command, log)
+}
+
+fn test_wasm(
+    workspace: &Workspace,
+    cache: &Cache,
+    progress: &Progress,
+    selection: &Selection,
+) -> Result<u64, Error> {
+    let toolchain = progress
+        .run(Step::PrepareWasmLibrary, |log| Toolchain::prepare(Target::Unknown, workspace, cache, log))?;
+    let runner = progress.run(Step::PrepareRunner, |log| tools::wasm_test_runner(workspace, cache, log))?;
+    progress.run(Step::TestWasm, |log| {
+        let mut command = toolchain.cargo("test", workspace);
+        command.args(["--package", "caracal-mandate"]);
+        command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner);
+        selection.run_tests(&mut command, log)
+    })
+}
+
+fn test_end_to_end(
+    workspace: &Workspace,
+    cache: &Cache,
+    progress: &Progress,
+    selection: &Selection,
+) -> Result<u64, Error> {
+    let toolchain = progress
+        .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, cache, log))?;
+    let envoy = progress.run(Step::PrepareEnvoy, |log| envoy::prepare(cache, log))?;
+    let python = progress.run(Step::PreparePython, |log| python::prepare(workspace, cache, log))?;
+    let module =
+        progress.run(Step::BuildFilter, |log| build_shipped(workspace, &toolchain, Module::Normal, log))?;
+    let trap_module = progress
+        .run(Step::BuildTrapFilter, |log| build_shipped(workspace, &toolchain, Module::TrapForTests, log))?;
+    progress.run(Step::BuildBinary, |log| {
+        let mut build = cargo();
+        build.current_dir(workspace.root()).args(["build", "--package", "caracal"]);
+        log.run(&mut build)?;
+        Ok(Done::new((), ""))
+    })?;
+    progress.run(Step::TestEndToEnd, |log| {
+        let mut command = cargo();
+        command
+            .current_dir(workspace.root())
+            .args(["test", "--no-fail-fast", "--package", "caracal-tests"])
+            .env("CARACAL_TEST_BIN", workspace.target().join("debug").join("caracal"))
+            .env("CARACAL_TEST_ENVOY", &envoy)
+            .env("CARACAL_TEST_FILTER", &module.path)
+            .env("CARACAL_TEST_FILTER_TRAP", &trap_module.path)
+            .env("CARACAL_TEST_PYTHON", &python);
+        selection.run_tests(&mut command, log)
+    })
+}
+
+fn count_passed(log: &Path) -> Result<u64, TestError> {
+    let bytes = std::fs::read(log).map_err(|source| TestError::ReadLog { path: log.to_owned(), source })?;
+    Ok(sum_passed(&String::from_utf8_lossy(&bytes)))
+}
+
+/// Adds up the lines `test result: ok. 12 passed; …` of all test programs.
+fn sum_passed(output: &str) -> u64 {
+    output
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("test result: ok. "))
+        .filter_map(|rest| rest.split_once(" passed")?.0.parse::<u64>().ok())
+        .sum()
+}
+
+impl std::fmt::Display for Passed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [("native", self.native), ("wasm", self.wasm), ("end to end", self.end_to_end)];
+        let parts: Vec<String> =
+            kinds.iter().filter_map(|(kind, count)| Some(format!("{} {kind}", (*count)?))).collect();
+        write!(formatter, "tests passed: {}", parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(native: bool, wasm: bool, e2e: bool) -> TestOptions {
+        TestOptions { native, wasm, e2e, filter: None }
+    }
+
+    #[test]
+    fn no_kind_named_means_all() {
+        let all = Selection::of(&options(false, false, false)).plan();
+        assert_eq!(all, Selection::everything().plan());
+        assert_eq!(all.len(), 11);
+        assert_eq!(Selection::of(&options(true, false, false)).plan(), [Step::TestNative]);
+        assert!(!Selection::of(&options(false, true, false)).plan().contains(&Step::TestEndToEnd));
+        assert_eq!(Selection::of(&options(false, false, true)).plan().len(), 7);
+    }
+
+    #[test]
+    fn passed_tests_are_added_up() {
+        let output = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\n\
+                      test result: FAILED. 7 passed; 1 failed\n   test result: ok. 40 passed; 0 failed\n";
+        assert_eq!(sum_passed(output), 42);
+        assert_eq!(sum_passed("no tests to run!\n"), 0);
+    }
+
+    #[test]
+    fn the_summary_names_what_ran() {
+        let passed = Passed { native: Some(213), wasm: None, end_to_end: Some(9) };
+        assert_eq!(passed.to_string(), "tests passed: 213 native, 9 end to end");
+    }
+}

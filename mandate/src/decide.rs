@@ -1,0 +1,294 @@
+//! The local decision: everything about a request that needs nobody else (contract gateway A5, architecture 'Roles').
+
+use crate::claims::{Claims, MandateUse, Peek};
+use crate::epoch::Freshness;
+use crate::es256::Es256Verifier;
+use crate::feed::{FeedState, ZoneState};
+use crate::header::{self, BearerError};
+use crate::id::{ResourceIdentifier, ZoneId};
+use crate::jws::CompactJws;
+use crate::operation;
+use crate::path::{self, DecodedPath};
+use crate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// How long a mandate must still live to enter through a gateway, in seconds (contract gateway A5 row 5).
+pub const PRE_FLIGHT_SECONDS: i64 = 35;
+/// How far in the future `iat` may lie, in seconds (contract sts §10.1).
+pub const ISSUED_LEEWAY_SECONDS: i64 = 60;
+
+/// What the filter stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The ingress of a mesh: accepts `use=gateway`.
+    Gateway,
+    /// The door of one service: accepts `use=resource`.
+    Resource,
+}
+
+/// What the operator bound, which a caller can never widen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding<'a> {
+    /// This zone and this resource.
+    Fixed {
+        /// The zone; `None` where a gateway serves several and the signed claim decides.
+        zone: Option<&'a ZoneId>,
+        /// The resource.
+        resource: &'a ResourceIdentifier,
+    },
+    /// The caller names the resource in `X-Caracal-Resource`.
+    Header {
+        /// The only zone that is served, if there is one.
+        zone: Option<&'a ZoneId>,
+        /// Every value of the header.
+        values: &'a [&'a [u8]],
+    },
+}
+
+/// A request as far as a decision needs it.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// What the filter stands for.
+    pub role: Role,
+    /// What the operator bound.
+    pub binding: Binding<'a>,
+    /// Every value of `Authorization`.
+    pub authorization: &'a [&'a [u8]],
+    /// Every value of `X-Caracal-Client-ID`.
+    pub client_id: &'a [&'a [u8]],
+    /// The method.
+    pub method: &'a [u8],
+    /// The raw `:path`, with query.
+    pub path: &'a [u8],
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+/// What was decided, and for which resource.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The resource, as far as one was named.
+    pub resource: Option<ResourceIdentifier>,
+    /// The mandate, also of a refused request, once its signature was verified.
+    pub mandate: Option<Rc<VerifiedMandate>>,
+}
+
+/// Tokens whose signature was found good, by their exact bytes. Bounded: when it is full, the half that was not used
+/// since the last sweep goes.
+#[derive(Debug)]
+pub struct SignatureCache {
+    entries: HashMap<Box<[u8]>, (Rc<VerifiedMandate>, bool)>,
+    capacity: usize,
+}
+
+impl SignatureCache {
+    /// A cache for this many tokens.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { entries: HashMap::new(), capacity }
+    }
+
+    /// How many tokens are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is nothing remembered?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn find(&mut self, token: &[u8], zone: &ZoneState) -> Option<Rc<VerifiedMandate>> {
+        let (mandate, used) = self.entries.get_mut(token)?;
+        if zone.key(&mandate.key_id) != Some(&mandate.key) {
+            self.entries.remove(token);
+            return None;
+        }
+        *used = true;
+        Some(Rc::clone(mandate))
+    }
+
+    fn remember(&mut self, token: &[u8], mandate: &Rc<VerifiedMandate>) {
+        if self.capacity == 0 {
+            return;
+        }
+        if self.entries.len() >= self.capacity {
+            self.entries.retain(|_, (_, used)| std::mem::take(used));
+            if self.entries.len() >= self.capacity {
+                self.entries.clear();
+            }
+        }
+        self.entries.insert(token.into(), (Rc::clone(mandate), false));
+    }
+}
+
+/// Decides a request. The caller has made sure that `state` is fresh.
+pub fn decide(
+    facts: &Facts<'_>,
+    state: &FeedState,
+    cache: &mut SignatureCache,
+    verifier: &impl Es256Verifier,
+) -> Decision {
+    let mut progress = Progress::default();
+    let verdict = judge(facts, state, cache, verifier, &mut progress).unwrap_or_else(Verdict::Deny);
+    Decision { verdict, resource: progress.resource, mandate: progress.mandate }
+}
+
+#[derive(Default)]
+struct Progress {
+    resource: Option<ResourceIdentifier>,
+    mandate: Option<Rc<VerifiedMandate>>,
+}
+
+fn judge(
+    facts: &Facts<'_>,
+    state: &FeedState,
+    cache: &mut SignatureCache,
+    verifier: &impl Es256Verifier,
+    progress: &mut Progress,
+) -> Result<Verdict, DenyReason> {
+    let token = bearer(facts.authorization)?;
+    let jws = CompactJws::split(token).map_err(|_| DenyReason::MalformedBearer)?;
+    let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
+    let peek = Peek::from_json(&payload).map_err(|_| DenyReason::MalformedBearer)?;
+    check_expiry(facts, peek.exp)?;
+    if facts.role == Role::Gateway && facts.client_id.iter().any(|value| !value.is_empty()) {
+        return Err(DenyReason::ClientIdHeader);
+    }
+    let (bound_zone, resource) = bound(&facts.binding)?;
+    progress.resource = Some(resource.clone());
+    let zone_id = peek.zone_id.ok_or(DenyReason::ZoneMissing)?;
+    if bound_zone.is_some_and(|bound| *bound != zone_id) {
+        return Err(DenyReason::ZoneMismatch);
+    }
+    if peek.client_id.is_none() {
+        return Err(DenyReason::ClientMissing);
+    }
+    let (raw_path, _query) = path::split_target(facts.path);
+    let decoded_path = DecodedPath::parse(raw_path).map_err(|_| DenyReason::PathTraversal)?;
+    let zone = state.zone(&zone_id).ok_or(DenyReason::SignatureInvalid)?;
+    let mandate = match cache.find(token, zone) {
+        Some(mandate) => mandate,
+        None => {
+            let mandate = Rc::new(verify(&jws, &payload, zone, verifier)?);
+            cache.remember(token, &mandate);
+            mandate
+        }
+    };
+    progress.mandate = Some(Rc::clone(&mandate));
+    check_claims(facts, state, &mandate.claims, &resource)?;
+    if zone.revoked.first_revoked(&mandate.anchors).is_some() {
+        return Err(DenyReason::Revoked);
+    }
+    let entry = zone.resource(&resource).ok_or(DenyReason::ResourceUnknown)?;
+    // Operators declare operations as text: bytes that are none match no operation.
+    let method = std::str::from_utf8(facts.method).unwrap_or_default();
+    let decoded_path = std::str::from_utf8(decoded_path.as_bytes()).unwrap_or_default();
+    operation::permit(entry.enforcement, &entry.operations, method, decoded_path, &mandate.scopes)
+        .map_err(|_| DenyReason::OperationNotPermitted)?;
+    if facts.role == Role::Gateway && !(entry.multi_use && mandate.claims.multi_use) {
+        return Ok(Verdict::Ask(mandate, Doubt::SingleUse));
+    }
+    Ok(match Freshness::of(mandate.claims.authority_epoch, zone.authority_epoch, zone.policy_epoch) {
+        Freshness::FilterBehind => Verdict::Ask(mandate, Doubt::FilterBehind),
+        Freshness::PolicyChanged => Verdict::Ask(mandate, Doubt::PolicyChanged),
+        Freshness::Settled => Verdict::Allow(mandate),
+    })
+}
+
+fn bearer<'a>(values: &[&'a [u8]]) -> Result<&'a [u8], DenyReason> {
+    let value = match values {
+        [] => return Err(DenyReason::MissingBearer),
+        [value] => value,
+        _ => return Err(DenyReason::DuplicateAuthorization),
+    };
+    header::bearer(value).map(str::as_bytes).map_err(|error| match error {
+        BearerError::Missing => DenyReason::MissingBearer,
+        BearerError::TooLarge => DenyReason::BearerTooLarge,
+        BearerError::Malformed => DenyReason::MalformedBearer,
+    })
+}
+
+fn check_expiry(facts: &Facts<'_>, exp: i64) -> Result<(), DenyReason> {
+    let now = seconds(facts.now);
+    let floor = match facts.role {
+        Role::Gateway => PRE_FLIGHT_SECONDS,
+        Role::Resource => 1,
+    };
+    if exp.saturating_sub(now) >= floor { Ok(()) } else { Err(DenyReason::Expiring) }
+}
+
+fn bound<'a>(binding: &Binding<'a>) -> Result<(Option<&'a ZoneId>, ResourceIdentifier), DenyReason> {
+    match binding {
+        Binding::Fixed { zone, resource } => Ok((*zone, (*resource).clone())),
+        Binding::Header { zone, values } => {
+            let value = match values {
+                [] => return Err(DenyReason::MissingResource),
+                [value] => value.trim_ascii(),
+                _ => return Err(DenyReason::DuplicateResource),
+            };
+            if value.is_empty() {
+                return Err(DenyReason::MissingResource);
+            }
+            let text = std::str::from_utf8(value).map_err(|_| DenyReason::MissingResource)?;
+            Ok((*zone, ResourceIdentifier::new(text).map_err(|_| DenyReason::MissingResource)?))
+        }
+    }
+}
+
+fn verify(
+    jws: &CompactJws<'_>,
+    payload: &[u8],
+    zone: &ZoneState,
+    verifier: &impl Es256Verifier,
+) -> Result<VerifiedMandate, DenyReason> {
+    let key_id = jws.key_id().map_err(|_| DenyReason::SignatureInvalid)?;
+    let signature = jws.signature().map_err(|_| DenyReason::SignatureInvalid)?;
+    let key = *zone.key(&key_id).ok_or(DenyReason::SignatureInvalid)?;
+    if !verifier.verify(&key, jws.signing_input(), &signature) {
+        return Err(DenyReason::SignatureInvalid);
+    }
+    let claims = Claims::from_json(payload).map_err(|_| DenyReason::MalformedClaims)?;
+    Ok(VerifiedMandate { scopes: claims.scopes(), anchors: claims.anchors(), claims, key_id, key })
+}
+
+fn check_claims(
+    facts: &Facts<'_>,
+    state: &FeedState,
+    claims: &Claims,
+    resource: &ResourceIdentifier,
+) -> Result<(), DenyReason> {
+    if claims.iss != state.issuer || claims.iss.is_empty() {
+        return Err(DenyReason::IssuerMismatch);
+    }
+    let (usage, audience) = match facts.role {
+        Role::Gateway => (MandateUse::Gateway, state.issuer.as_str()),
+        Role::Resource => (MandateUse::Resource, resource.as_str()),
+    };
+    if claims.usage != usage {
+        return Err(DenyReason::UseMismatch);
+    }
+    if !claims.aud.iter().any(|aud| aud == audience) {
+        return Err(DenyReason::AudienceMismatch);
+    }
+    if claims.iat > seconds(facts.now).saturating_add(ISSUED_LEEWAY_SECONDS) {
+        return Err(DenyReason::IssuedInFuture);
+    }
+    if !claims.target.iter().any(|target| target == resource.as_str()) {
+        return Err(DenyReason::TargetMismatch);
+    }
+    Ok(())
+}
+
+fn seconds(millis: u64) -> i64 {
+    i64::try_from(millis / 1000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,302 @@
+//! The gateway feed: what the STS tells every filter, and the state that a filter builds from it.
+
+use crate::anchor::{Anchor, AnchorSet, RevokedAnchor};
+use crate::epoch::{AuthorityEpoch, Generation, PolicyEpoch};
+use crate::es256::PublicKey;
+use crate::id::{KeyId, ResourceIdentifier, ZoneId};
+use crate::jwks::Jwk;
+use crate::operation::{Operation, OperationEnforcement};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// The path of the feed at the STS.
+pub const FEED_PATH: &str = "/internal/gateway/feed";
+
+/// Why an answer cannot be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// The delta does not start where the state ends: something is missing, so a snapshot is needed.
+    #[error("the delta starts at generation {}, the state is at {}", .delta.0, .state.0)]
+    Gap {
+        /// Where the delta starts.
+        delta: Generation,
+        /// Where the state is.
+        state: Generation,
+    },
+}
+
+/// One answer of the feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedResponse {
+    /// The generation that this answer starts from; 0 for a snapshot.
+    pub previous: Generation,
+    /// The generation that applying it leads to.
+    pub generation: Generation,
+    /// Does it replace all that was known?
+    pub snapshot: bool,
+    /// The issuer that every mandate must name.
+    pub issuer: String,
+    /// The zones of which something is said.
+    pub zones: Vec<ZoneFeed>,
+    /// Zones that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_zones: Vec<ZoneId>,
+}
+
+/// What an answer says about one zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneFeed {
+    /// The zone.
+    pub zone_id: ZoneId,
+    /// Its authority epoch.
+    pub authority_epoch: AuthorityEpoch,
+    /// Its policy epoch.
+    pub policy_epoch: PolicyEpoch,
+    /// All its verification keys, if they changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<Jwk>>,
+    /// Resources that are new or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceEntry>,
+    /// Resources that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_resources: Vec<ResourceIdentifier>,
+    /// Anchors that were revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<RevokedAnchor>,
+    /// Anchors whose revocation was taken back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restored: Vec<Anchor>,
+}
+
+/// What the filter has to know of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceEntry {
+    /// The identifier that callers name.
+    pub identifier: ResourceIdentifier,
+    /// Declared operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// Whether they are enforced.
+    pub enforcement: OperationEnforcement,
+    /// May a mandate be used more than once?
+    #[serde(default)]
+    pub multi_use: bool,
+}
+
+/// All that a filter knows of a zone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ZoneState {
+    /// The authority epoch.
+    pub authority_epoch: AuthorityEpoch,
+    /// The policy epoch.
+    pub policy_epoch: PolicyEpoch,
+    keys: HashMap<KeyId, PublicKey>,
+    resources: HashMap<ResourceIdentifier, ResourceEntry>,
+    /// Revoked anchors.
+    pub revoked: AnchorSet,
+}
+
+/// All that a filter knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeedState {
+    /// The generation that is applied.
+    pub generation: Generation,
+    /// The issuer that every mandate must name.
+    pub issuer: String,
+    zones: HashMap<ZoneId, ZoneState>,
+}
+
+impl ZoneState {
+    /// The key with this id.
+    #[must_use]
+    pub fn key(&self, id: &KeyId) -> Option<&PublicKey> {
+        self.keys.get(id)
+    }
+
+    /// The resource with this identifier.
+    #[must_use]
+    pub fn resource(&self, identifier: &ResourceIdentifier) -> Option<&ResourceEntry> {
+        self.resources.get(identifier)
+    }
+
+    /// How many resources there are.
+    #[must_use]
+    pub fn resource_count(&self) -> usize {
+        self.resources.len()
+    }
+
+    fn apply(&mut self, feed: ZoneFeed) {
+        self.authority_epoch = feed.authority_epoch;
+        self.policy_epoch = feed.policy_epoch;
+        if let Some(keys) = feed.keys {
+            self.keys =
+                keys.into_iter().filter_map(|key| Some((key.kid.clone(), key.public_key()?))).collect();
+        }
+        for gone in &feed.removed_resources {
+            self.resources.remove(gone);
+        }
+        self.resources.extend(feed.resources.into_iter().map(|entry| (entry.identifier.clone(), entry)));
+        for anchor in &feed.restored {
+            self.revoked.restore(anchor);
+        }
+        for anchor in feed.revoked {
+            self.revoked.revoke(anchor);
+        }
+    }
+
+    fn to_feed(&self, zone_id: ZoneId) -> ZoneFeed {
+        ZoneFeed {
+            zone_id,
+            authority_epoch: self.authority_epoch,
+            policy_epoch: self.policy_epoch,
+            keys: Some(self.keys.iter().map(|(kid, key)| Jwk::new(kid.clone(), key)).collect()),
+            resources: self.resources.values().cloned().collect(),
+            removed_resources: Vec::new(),
+            revoked: self.revoked.iter().collect(),
+            restored: Vec::new(),
+        }
+    }
+}
+
+impl FeedState {
+    /// Takes an answer over: all of it, or nothing where it does not fit. `now` in unix milliseconds, to forget what
+    /// no living mandate can name any more.
+    pub fn apply(&mut self, response: FeedResponse, now: u64) -> Result<(), FeedError> {
+        if response.snapshot {
+            self.zones.clear();
+        } else if response.previous != self.generation {
+            return Err(FeedError::Gap { delta: response.previous, state: self.generation });
+        }
+        self.generation = response.generation;
+        self.issuer = response.issuer;
+        for zone in &response.removed_zones {
+            self.zones.remove(zone);
+        }
+        for feed in response.zones {
+            self.zones.entry(feed.zone_id.clone()).or_default().apply(feed);
+        }
+        for zone in self.zones.values_mut() {
+            zone.revoked.forget_until(now);
+        }
+        Ok(())
+    }
+
+    /// The zone with this id.
+    #[must_use]
+    pub fn zone(&self, id: &ZoneId) -> Option<&ZoneState> {
+        self.zones.get(id)
+    }
+
+    /// How many zones, resources and revoked anchors are known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let sum = |of: fn(&ZoneState) -> usize| self.zones.values().map(of).sum();
+        (self.zones.len(), sum(ZoneState::resource_count), sum(|zone| zone.revoked.len()))
+    }
+
+    /// The whole state as one snapshot answer, from which [`FeedState::apply`] makes the same state.
+    #[must_use]
+    pub fn to_snapshot(&self) -> FeedResponse {
+        FeedResponse {
+            previous: Generation(0),
+            generation: self.generation,
+            snapshot: true,
+            issuer: self.issuer.clone(),
+            zones: self.zones.iter().map(|(id, zone)| zone.to_feed(id.clone())).collect(),
+            removed_zones: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::AgentSessionId;
+
+    fn zone(epoch: u64) -> ZoneFeed {
+        ZoneFeed {
+            zone_id: ZoneId::new("z1").unwrap(),
+            authority_epoch: AuthorityEpoch(epoch),
+            policy_epoch: PolicyEpoch(0),
+            keys: None,
+            resources: vec![],
+            removed_resources: vec![],
+            revoked: vec![],
+            restored: vec![],
+        }
+    }
+
+    fn delta(previous: u64, generation: u64, zones: Vec<ZoneFeed>) -> FeedResponse {
+        FeedResponse {
+            previous: Generation(previous),
+            generation: Generation(generation),
+            snapshot: previous == 0,
+            issuer: "http://sts".into(),
+            zones,
+            removed_zones: vec![],
+        }
+    }
+
+    fn session(id: &str) -> Anchor {
+        Anchor::AgentSession(AgentSessionId::new(id).unwrap())
+    }
+
+    #[test]
+    fn a_gap_changes_nothing() {
+        let mut state = FeedState::default();
+        state.apply(delta(0, 5, vec![zone(1)]), 0).unwrap();
+        let before = state.clone();
+        assert_eq!(
+            state.apply(delta(6, 7, vec![zone(9)]), 0),
+            Err(FeedError::Gap { delta: Generation(6), state: Generation(5) })
+        );
+        assert_eq!(state, before);
+    }
+
+    #[test]
+    fn deltas_revoke_restore_and_forget() {
+        let mut state = FeedState::default();
+        state.apply(delta(0, 1, vec![zone(1)]), 0).unwrap();
+        let revoked = |id: &str, until| RevokedAnchor { anchor: session(id), until };
+        let feed = ZoneFeed { revoked: vec![revoked("a", 100), revoked("b", 50)], ..zone(2) };
+        state.apply(delta(1, 2, vec![feed]), 10).unwrap();
+        let anchors = |state: &FeedState| {
+            let zone = state.zone(&ZoneId::new("z1").unwrap()).unwrap();
+            (
+                zone.revoked.first_revoked(&[session("a")]).is_some(),
+                zone.revoked.first_revoked(&[session("b")]).is_some(),
+            )
+        };
+        assert_eq!(anchors(&state), (true, true));
+        state.apply(delta(2, 3, vec![zone(2)]), 60).unwrap();
+        assert_eq!(anchors(&state), (true, false));
+        state.apply(delta(3, 4, vec![ZoneFeed { restored: vec![session("a")], ..zone(2) }]), 60).unwrap();
+        assert_eq!(anchors(&state), (false, false));
+    }
+
+    #[test]
+    fn a_snapshot_rebuilds_the_same_state() {
+        let mut state = FeedState::default();
+        let key = Jwk::new(KeyId::new("k").unwrap(), &PublicKey { x: [1; 32], y: [2; 32] });
+        let entry = ResourceEntry {
+            identifier: ResourceIdentifier::new("resource://orders").unwrap(),
+            operations: vec![],
+            enforcement: OperationEnforcement::Enforced,
+            multi_use: true,
+        };
+        let feed = ZoneFeed {
+            keys: Some(vec![key]),
+            resources: vec![entry],
+            revoked: vec![RevokedAnchor { anchor: session("a"), until: 100 }],
+            ..zone(3)
+        };
+        state.apply(delta(0, 9, vec![feed]), 0).unwrap();
+        let text = serde_json::to_string(&state.to_snapshot()).unwrap();
+        let mut again = FeedState::default();
+        again.apply(serde_json::from_str(&text).unwrap(), 0).unwrap();
+        assert_eq!(again, state);
+        assert_eq!(again.counts(), (1, 1, 1));
+    }
+}

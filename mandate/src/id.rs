@@ -1,0 +1,176 @@
+//! Identifiers as types, so that a zone can never be passed where a session is meant.
+//!
+//! Entity ids follow the pattern `^[A-Za-z0-9._:-]{1,128}$` everywhere (contract gateway A5 rows 8 and 9, coordinator
+//! §2, admin §1.1). Resource identifiers are absolute URIs that operators choose (admin §5.4).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is not an identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// The text is empty.
+    #[error("is empty")]
+    Empty,
+    /// The text holds a character that the pattern does not allow.
+    #[error("has a character outside the allowed set")]
+    Forbidden,
+    /// The text is longer than the limit.
+    #[error("is longer than {0} bytes")]
+    TooLong(usize),
+}
+
+/// The longest entity id, in bytes.
+pub const MAX_ID_BYTES: usize = 128;
+/// The longest resource identifier, in bytes (contract admin §5.4).
+pub const MAX_RESOURCE_IDENTIFIER_BYTES: usize = 512;
+
+fn check_id(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > MAX_ID_BYTES {
+        return Err(IdError::TooLong(MAX_ID_BYTES));
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
+    if text.bytes().all(allowed) { Ok(()) } else { Err(IdError::Forbidden) }
+}
+
+fn check_resource_identifier(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > MAX_RESOURCE_IDENTIFIER_BYTES {
+        return Err(IdError::TooLong(MAX_RESOURCE_IDENTIFIER_BYTES));
+    }
+    if text.bytes().all(|b| b.is_ascii_graphic()) { Ok(()) } else { Err(IdError::Forbidden) }
+}
+
+macro_rules! text_newtype {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Takes the text over if it follows the pattern.
+            pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
+                let text = text.into();
+                $check(&text)?;
+                Ok(Self(text.into_boxed_str()))
+            }
+
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.into_string()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_newtype!(
+    /// A zone: the tenant boundary of policy, keys and epochs.
+    ZoneId, check_id
+);
+text_newtype!(
+    /// An application: who authenticates to the STS (JWT claim `client_id`).
+    ApplicationId, check_id
+);
+text_newtype!(
+    /// An authority record: one row per minted mandate (JWT claims `sid`, `root_sid`).
+    AuthorityRecordId, check_id
+);
+text_newtype!(
+    /// A governed agent session of the Coordinator (JWT claim `agent_session_id`).
+    AgentSessionId, check_id
+);
+text_newtype!(
+    /// One delegation from a session to another (JWT claim `delegation_edge_id`).
+    DelegationEdgeId, check_id
+);
+text_newtype!(
+    /// A mandate's own id (JWT claim `jti`), used once where mandates are single-use.
+    MandateId, check_id
+);
+text_newtype!(
+    /// A signing key's id (JWS header `kid`).
+    KeyId, check_id
+);
+text_newtype!(
+    /// A resource's row id.
+    ResourceId, check_id
+);
+text_newtype!(
+    /// A gateway: one Envoy that follows the feed.
+    GatewayId, check_id
+);
+text_newtype!(
+    /// What operators call a resource, an absolute URI such as `resource://orders` (contract admin §5.4).
+    ResourceIdentifier, check_resource_identifier
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contract_gateway_a5_row_8_zone_pattern() {
+        let long = "a".repeat(129);
+        let cases: &[(&str, bool)] = &[
+            ("z1", true),
+            ("0199-aB.c_d:e", true),
+            ("", false),
+            ("../z1", false),
+            ("a b", false),
+            ("z?x", false),
+            ("zöne", false),
+            (&long, false),
+        ];
+        for (text, valid) in cases {
+            assert_eq!(ZoneId::new(*text).is_ok(), *valid, "{text}");
+        }
+    }
+
+    #[test]
+    fn resource_identifiers_are_printable_ascii_of_bounded_length() {
+        assert!(ResourceIdentifier::new("resource://orders").is_ok());
+        assert_eq!(ResourceIdentifier::new("resource://a b"), Err(IdError::Forbidden));
+        assert_eq!(ResourceIdentifier::new("x".repeat(513)), Err(IdError::TooLong(512)));
+    }
+}

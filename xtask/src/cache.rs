@@ -24,6 +24,14 @@ pub(crate) enum CacheError {
     Write { path: PathBuf, source: std::io::Error },
 }
 
+impl CacheError {
+    /// Makes the error of a write to `path`.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Write { path, source }
+    }
+}
+
 impl Cache {
     /// `CARACAL_CACHE`, or `caracal` under `XDG_CACHE_HOME`, or `~/.cache/caracal`.
     pub(crate) fn open() -> Result<Self, CacheError> {
@@ -34,6 +42,16 @@ impl Cache {
             .ok_or(CacheError::NoFolder)?;
         let folder = std::path::absolute(&folder).unwrap_or(folder);
         Ok(Self { folder })
+    }
+
+    /// Waits until no other run holds the lock `name`. It is free again when the returned file is dropped, or when
+    /// this process ends.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, CacheError> {
+        std::fs::create_dir_all(&self.folder).map_err(CacheError::write(&self.folder))?;
+        let path = self.folder.join(format!(".{name}.lock"));
+        let file = File::create(&path).map_err(CacheError::write(&path))?;
+        file.lock().map_err(CacheError::write(&path))?;
+        Ok(file)
     }
 
     /// Returns the folder of entry `name`, which `make` fills if it is not there yet. The flag says whether the entry
@@ -47,18 +65,12 @@ impl Cache {
         if place.is_dir() {
             return Ok((place, true));
         }
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| CacheError::Write { path, source }
-        };
-        std::fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
-        let lock_path = self.folder.join(format!(".{name}.lock"));
-        let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
-        lock.lock().map_err(failed(&lock_path))?;
+        let _lock = self.lock(name)?;
         if place.is_dir() {
             return Ok((place, true));
         }
         let temporary = self.folder.join(format!(".{name}.partial"));
+        let failed = CacheError::write;
         if temporary.exists() {
             std::fs::remove_dir_all(&temporary).map_err(failed(&temporary))?;
         }

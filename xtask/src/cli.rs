@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 /// What the contributor typed.
 #[derive(Debug, Parser)]
 #[command(
-    name = "cargo xtask",
+    name = "xtask",
+    bin_name = "cargo xtask",
     about = "Builds, runs and checks Caracal",
     after_help = "Examples:\n  cargo xtask up       run everything with a real Envoy and show it working\n  \
                   cargo xtask test     run every test\n  cargo xtask ci       run what the build server runs\n\n\

@@ -116,10 +116,7 @@ fn fetch(folder: &Path, log: &mut StepLog) -> Result<(), Error> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or_else(no_package)?;
-    let write_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| CacheError::Write { path, source }
-    };
+    let write_error = CacheError::write;
     let bytes = std::fs::read(&package).map_err(write_error(&package))?;
     verify(&package, &bytes, pin())?;
     log.run(Command::new(&python).args(["-c", UNPACK]).arg(&package).arg(folder))?;

@@ -147,7 +147,8 @@ fn test_wasm(
     let runner = progress.run(Step::PrepareRunner, |log| tools::wasm_test_runner(workspace, cache, log))?;
     progress.run(Step::TestWasm, |log| {
         let mut command = toolchain.cargo("test", workspace);
-        command.args(["--package", "caracal-mandate"]);
+        // Documentation examples run natively; the runner takes test programs only.
+        command.args(["--package", "caracal-mandate", "--lib", "--tests"]);
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", &runner);
         selection.run_tests(&mut command, log)
     })

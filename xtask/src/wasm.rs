@@ -91,6 +91,8 @@ impl Toolchain {
         log: &mut StepLog,
     ) -> Result<Done<Self>, Error> {
         let choice = Choice::parse(std::env::var("CARACAL_WASM_STD").ok())?;
+        // Two runs of rustup or of apt-get at a time disturb each other, and one that is at work leaves parts.
+        let _lock = cache.lock("wasm-standard-library")?;
         if choice != Choice::Debian {
             if is_installed(target, workspace) {
                 return Ok(Done::new(Self { target, source: Source::Installed }, "already installed"));
@@ -214,8 +216,7 @@ fn debian_linker_folder(cache: &Cache, log: &mut StepLog) -> Result<PathBuf, Err
     let lld = find().ok_or(WasmError::NoLinker)?;
     let (folder, _) = cache.entry("rust-lld", |folder| {
         let link = folder.join("rust-lld");
-        std::os::unix::fs::symlink(&lld, &link)
-            .map_err(|source| CacheError::Write { path: link, source }.into())
+        Ok(std::os::unix::fs::symlink(&lld, &link).map_err(CacheError::write(&link))?)
     })?;
     Ok(folder)
 }

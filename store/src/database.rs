@@ -1,0 +1,167 @@
+//! The database: opened, migrated, read from.
+
+use crate::clock;
+use crate::writer::{WriteTx, Writer};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AnyPool, Connection as _, Executor as _};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::str::FromStr as _;
+use tokio::sync::watch;
+
+/// Why the store could not do its part.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A stored value is not what the schema promises.
+    #[error("stored data is malformed: {what}")]
+    Corrupt {
+        /// Which value of which table.
+        what: String,
+    },
+    /// The database refused or is not there.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the database schema could not be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes from the operating system")]
+    Random,
+    /// A secret could not be sealed or opened.
+    #[error("a secret could not be {0}")]
+    Seal(&'static str),
+    /// The writer has stopped, or the commit failed: nothing was written.
+    #[error("the write was not committed: {0}")]
+    Uncommitted(String),
+}
+
+impl StoreError {
+    /// A stored value that is not what the schema promises.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+
+    /// Did a uniqueness rule of the schema refuse the write?
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+/// A future with its lifetime, as [`Store::write`] takes it.
+pub type WriteFuture<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
+
+/// The door to all persistent state. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    writer: Writer,
+    changes: watch::Receiver<u64>,
+    audit: watch::Receiver<u64>,
+}
+
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "foundation", include_str!("../migrations/0001_foundation.sql"))];
+
+impl Store {
+    /// Opens a SQLite file, creates it where it is missing, and brings its schema up to date. Every commit is on disk
+    /// before it is answered (WAL, full sync).
+    pub async fn open_file(path: &Path) -> Result<Self, StoreError> {
+        Self::open(&format!("sqlite://{}?mode=rwc", path.display())).await
+    }
+
+    /// Opens the database at a URL (`sqlite://…`).
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let options = AnyConnectOptions::from_str(url)?;
+        let mut connection = connect(&options).await?;
+        migrator().run(&mut connection).await?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(8)
+            .after_connect(|connection, _| Box::pin(async move { prepare(connection).await }))
+            .connect_with(options.clone())
+            .await?;
+        let generation: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
+            .fetch_one(&pool)
+            .await?;
+        let (changes_tx, changes) = watch::channel(u64::try_from(generation).unwrap_or(0));
+        let (audit_tx, audit) = watch::channel(0);
+        let writer = Writer::start(connection, options, changes_tx, audit_tx);
+        Ok(Self { pool, writer, changes, audit })
+    }
+
+    /// A connection to read with.
+    pub async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Runs `work` in the next transaction and answers after its commit. An `Err` from `work` takes back what it
+    /// wrote, and nothing else.
+    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut WriteTx<'_>) -> WriteFuture<'c, T, E> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// Now, in unix milliseconds, by the clock that all replicas share. With SQLite that is this machine's.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        clock::now()
+    }
+
+    /// Tells when the change log grew; the value is its last generation known here.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Tells when audit events were written.
+    #[must_use]
+    pub fn audit_written(&self) -> watch::Receiver<u64> {
+        self.audit.clone()
+    }
+
+    /// Does the database answer?
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Commits what is under way and closes every connection.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        self.pool.close().await;
+    }
+}
+
+pub(crate) async fn connect(options: &AnyConnectOptions) -> Result<sqlx::AnyConnection, sqlx::Error> {
+    let mut connection = sqlx::AnyConnection::connect_with(options).await?;
+    prepare(&mut connection).await?;
+    Ok(connection)
+}
+
+async fn prepare(connection: &mut sqlx::AnyConnection) -> Result<(), sqlx::Error> {
+    if connection.backend_name() == "SQLite" {
+        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                       PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;";
+        connection.execute(sqlx::raw_sql(pragmas)).await?;
+    }
+    Ok(())
+}
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, name, sql)| {
+            let sql = sqlx::SqlStr::from_static(sql);
+            Migration::new(*version, (*name).into(), MigrationType::Simple, sql, false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations)
+}

@@ -70,6 +70,8 @@ pub(crate) enum EnvoyError {
 /// Returns an Envoy: `CARACAL_ENVOY`, else a supported one on `PATH`, else the pinned one from the cache.
 pub(crate) fn prepare(cache: &Cache, log: &mut StepLog) -> Result<Done<PathBuf>, Error> {
     if let Some(path) = std::env::var_os("CARACAL_ENVOY").filter(|path| !path.is_empty()).map(PathBuf::from) {
+        // Whoever starts it later may do so from another folder.
+        let path = std::path::absolute(&path).unwrap_or(path);
         return match supported_version(&path) {
             Ok(version) => Ok(Done::new(path, format!("{version}, from CARACAL_ENVOY"))),
             Err(fault) => Err(EnvoyError::Chosen { path, fault }.into()),

@@ -29,6 +29,10 @@ impl StepLog {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
+        // A new file, not the old one emptied: another run may still be writing to that.
+        if path.exists() {
+            std::fs::remove_file(&path)?;
+        }
         let file = File::create(&path)?;
         Ok(Self { path, file })
     }

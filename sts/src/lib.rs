@@ -1,1 +1,3 @@
-//! Placeholder, replaced in the next commits.
+//! The security token service: token exchange, policy decisions, zone keys and the gateway feed.
+
+pub mod policy;

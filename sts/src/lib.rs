@@ -1,3 +1,104 @@
 //! The security token service: token exchange, policy decisions, zone keys and the gateway feed.
+//!
+//! [`Sts`] is the service; [`Sts::router`] is its HTTP face. It holds no state of its own that the store does not have:
+//! any number of them may run beside each other.
 
+mod bundles;
+mod exchange;
+mod feed;
+mod form;
 pub mod policy;
+mod refusal;
+mod routes;
+mod upstream;
+
+use axum::Router;
+use bundles::Bundles;
+use caracal_mandate::epoch::Generation;
+use caracal_mandate::gateway_signature::GatewayKey;
+use caracal_mandate::id::GatewayId;
+use caracal_store::Store;
+use caracal_store::keys::ZoneKeys;
+use caracal_store::secrets::Vault;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What an STS needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// All state.
+    pub store: Store,
+    /// The zones' signing keys.
+    pub keys: ZoneKeys,
+    /// Recognises client secrets.
+    pub vault: Vault,
+    /// The issuer URL, used verbatim in every mandate.
+    pub issuer: String,
+    /// What gateways sign with.
+    pub gateway_key: GatewayKey,
+    /// How many mandates a minute an application may mint for one resource.
+    pub mint_limit_per_minute: i64,
+    /// The resource identifier that stands for the control plane; it cannot be minted by ordinary exchange.
+    pub control_audience: String,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Sts(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    bundles: Bundles,
+    gateways: Mutex<HashMap<GatewayId, Generation>>,
+}
+
+impl Sts {
+    /// A service with this configuration.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(Inner { config, bundles: Bundles::default(), gateways: Mutex::default() }))
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> Router {
+        routes::router(self.clone())
+    }
+
+    fn store(&self) -> &Store {
+        &self.0.config.store
+    }
+
+    fn keys(&self) -> &ZoneKeys {
+        &self.0.config.keys
+    }
+
+    fn vault(&self) -> &Vault {
+        &self.0.config.vault
+    }
+
+    fn issuer(&self) -> &str {
+        &self.0.config.issuer
+    }
+
+    fn gateway_key(&self) -> &GatewayKey {
+        &self.0.config.gateway_key
+    }
+
+    fn mint_limit_per_minute(&self) -> i64 {
+        self.0.config.mint_limit_per_minute
+    }
+
+    fn control_audience(&self) -> &str {
+        &self.0.config.control_audience
+    }
+
+    fn bundles(&self) -> &Bundles {
+        &self.0.bundles
+    }
+
+    /// Remembers how far a gateway has come. `true` if that is news.
+    fn note_gateway(&self, gateway: &GatewayId, generation: Generation) -> bool {
+        let mut gateways = self.0.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        gateways.insert(gateway.clone(), generation) != Some(generation)
+    }
+}

@@ -1,0 +1,93 @@
+//! Who asks: an application with its secret, or a gateway on an application's behalf (contract sts §9).
+
+use super::request::ExchangeRequest;
+use crate::Sts;
+use crate::refusal::Denial;
+use axum::http::StatusCode;
+use caracal_mandate::id::{ApplicationId, ZoneId};
+use caracal_store::StoreError;
+use caracal_store::audit::AuditEvent;
+use caracal_store::model::Application;
+use sqlx::AnyConnection;
+
+/// The window of failed authentications, in milliseconds.
+const LOCKOUT_WINDOW: i64 = 60_000;
+/// How many failures one window allows.
+const LOCKOUT_FAILURES: i64 = 60;
+
+impl Sts {
+    /// Has this application failed too often just now? (contract sts §9.4)
+    pub(super) async fn check_lockout(&self, request: &ExchangeRequest) -> Result<(), Denial> {
+        let now = self.store().now();
+        let mut connection = self.store().read().await?;
+        let failures: Option<i64> =
+            sqlx::query_scalar("SELECT count FROM counters WHERE key = $1 AND window_start = $2")
+                .bind(lockout_key(request))
+                .bind(now - now.rem_euclid(LOCKOUT_WINDOW))
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(StoreError::from)?;
+        if failures.is_some_and(|failures| failures > LOCKOUT_FAILURES) { Err(locked_out()) } else { Ok(()) }
+    }
+
+    /// The application that asks. A wrong secret and an unknown application are told apart by nobody.
+    pub(super) async fn authenticate(
+        &self,
+        connection: &mut AnyConnection,
+        request: &ExchangeRequest,
+        now: i64,
+    ) -> Result<Application, Denial> {
+        let id =
+            ApplicationId::new(request.application_id.as_str()).map_err(|_| Denial::unauthenticated())?;
+        let zone = request.zone_id.as_deref().ok_or_else(Denial::unauthenticated)?;
+        let zone = ZoneId::new(zone).map_err(|_| Denial::unauthenticated())?;
+        let found = Application::find_active(connection, &id, now).await?;
+        let Some(application) = found else {
+            // The same work is done for an application that does not exist.
+            let _ = self.vault().matches(request.client_secret.as_deref().unwrap_or_default(), "");
+            return Err(Denial::unauthenticated());
+        };
+        if request.gateway.is_some() {
+            let own_zone = application.zone_id == zone && request.subject_token.is_some();
+            return if own_zone { Ok(application) } else { Err(Denial::unauthenticated()) };
+        }
+        let hash = application.client_secret_hash.as_deref().unwrap_or_default();
+        let secret = request.client_secret.as_deref().unwrap_or_default();
+        if hash.is_empty() || secret.is_empty() || !self.vault().matches(secret, hash) {
+            let event = AuditEvent::new(
+                application.zone_id.as_str(),
+                "token_exchange",
+                &request.request_id,
+                "deny",
+                now,
+            )
+            .with_status("client_authentication_failed")
+            .with_metadata(serde_json::json!({ "application_id": application.id.as_str() }));
+            return Err(Denial::unauthenticated().with_event(event));
+        }
+        if application.zone_id != zone {
+            let text = format!("the application belongs to zone {}, not to {zone}", application.zone_id);
+            return Err(Denial::new(StatusCode::FORBIDDEN, "zone_invalid", text));
+        }
+        Ok(application)
+    }
+
+    /// Counts a failed authentication; one too many turns the answer into 429.
+    pub(crate) async fn count_failure(&self, request: &ExchangeRequest) -> Result<(), Denial> {
+        let key = lockout_key(request);
+        let failures = self
+            .store()
+            .write(move |tx| Box::pin(async move { tx.count(&key, LOCKOUT_WINDOW).await }))
+            .await?;
+        if failures > LOCKOUT_FAILURES { Err(locked_out()) } else { Ok(()) }
+    }
+}
+
+fn locked_out() -> Denial {
+    Denial::too_often("too many failed authentications", 60)
+}
+
+fn lockout_key(request: &ExchangeRequest) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, request.application_id.as_bytes());
+    format!("auth-failures:{}", caracal_mandate::header::lower_hex(digest.as_ref()))
+}

@@ -1,0 +1,200 @@
+//! The grant: one transaction with the record, the used-up mandate, the budget and the audit events
+//! (contract sts §17 to §19).
+
+use super::judge::Judgement;
+use super::request::ExchangeRequest;
+use crate::Sts;
+use crate::refusal::Denial;
+use crate::upstream::{Directive, directive};
+use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
+use caracal_mandate::id::{AuthorityRecordId, MandateId};
+use caracal_store::audit::AuditEvent;
+use caracal_store::model::{AuthorityRecord, NewAuthorityRecord, RecordStatus};
+use caracal_store::{StoreError, WriteTx, ids};
+use std::collections::BTreeMap;
+
+/// How long a mandate lives unless something says otherwise, in seconds.
+const DEFAULT_TTL_SECONDS: i64 = 900;
+/// The window of the mint budget, in milliseconds.
+const BUDGET_WINDOW: i64 = 60_000;
+
+/// What was granted, committed but not yet signed.
+#[derive(Debug)]
+pub(super) struct Minted {
+    pub(super) claims: Claims,
+    pub(super) upstreams: BTreeMap<String, Directive>,
+}
+
+impl Sts {
+    /// Writes the grant. An error takes all of it back.
+    pub(super) async fn grant(
+        &self,
+        tx: &mut WriteTx<'_>,
+        request: &ExchangeRequest,
+        judgement: Judgement,
+    ) -> Result<Minted, Denial> {
+        let now = tx.now();
+        if let Some(call) = &request.gateway {
+            if !call.proof.spend(tx).await? {
+                return Err(Denial::unauthenticated());
+            }
+            use_up_mandate(tx, request, &judgement).await?;
+        }
+        self.charge(tx, &judgement).await?;
+        let usage = usage(request, &judgement);
+        let expires_at = expiry(request, &judgement, now)?;
+        let claims = claims(self.issuer(), request, &judgement, usage, now, expires_at)?;
+        let upstreams = upstreams(request, &judgement)?;
+        record(&judgement, &claims, usage, expires_at).insert(tx).await?;
+        for event in &judgement.events {
+            tx.audit(event).await?;
+        }
+        Ok(Minted { claims, upstreams })
+    }
+
+    /// Takes one from the budget of every granted resource (contract sts §12.5). An exhausted budget is 429.
+    async fn charge(&self, tx: &mut WriteTx<'_>, judgement: &Judgement) -> Result<(), Denial> {
+        for granted in &judgement.granted {
+            let application = &judgement.application;
+            let key = format!("mint:{}:{}:{}", application.zone_id, granted.resource.id, application.id);
+            if tx.count(&key, BUDGET_WINDOW).await? > self.mint_limit_per_minute() {
+                return Err(Denial::too_often("the mint budget of this minute is used up", 60));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mandate for a single-use resource is used up, in the transaction of what it is used for.
+async fn use_up_mandate(
+    tx: &mut WriteTx<'_>,
+    request: &ExchangeRequest,
+    judgement: &Judgement,
+) -> Result<(), Denial> {
+    let Some(subject) = &judgement.subject else { return Err(Denial::unauthenticated()) };
+    let multi_use =
+        subject.claims.multi_use && judgement.granted.iter().all(|granted| granted.resource.multi_use);
+    if multi_use {
+        return Ok(());
+    }
+    let until = subject.claims.exp.saturating_add(60).saturating_mul(1000);
+    if tx.use_once(&format!("mandate:{}", subject.claims.jti), until).await? {
+        return Ok(());
+    }
+    let zone = judgement.application.zone_id.as_str();
+    let event = AuditEvent::new(zone, "replay_detected", &request.request_id, "deny", tx.now())
+        .with_status("anomaly")
+        .with_metadata(serde_json::json!({
+            "jti": subject.claims.jti.as_str(),
+            "resource": request.resources.first(),
+            "application_id": judgement.application.id.as_str(),
+            "client_id": subject.claims.client_id.as_str(),
+            "request_id": request.request_id,
+        }));
+    Err(Denial::subject("token replay detected").with_event(event))
+}
+
+fn usage(request: &ExchangeRequest, judgement: &Judgement) -> MandateUse {
+    match (&request.gateway, &judgement.bound.delegation) {
+        (Some(_), _) => MandateUse::Resource,
+        (None, Some(_)) => MandateUse::Gateway,
+        (None, None) => MandateUse::Session,
+    }
+}
+
+/// When the mandate ends, unix milliseconds: never after the delegation, nor after the mandate it was exchanged for.
+fn expiry(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Result<i64, Denial> {
+    let wanted = if request.ttl_seconds == 0 { DEFAULT_TTL_SECONDS } else { request.ttl_seconds };
+    let delegation = judgement.bound.delegation.as_ref();
+    let seconds =
+        delegation.and_then(|delegation| delegation.ttl_seconds).map_or(wanted, |most| wanted.min(most));
+    let mut end = now.saturating_add(seconds.saturating_mul(1000));
+    end = end.min(delegation.map_or(i64::MAX, |delegation| delegation.ends_at));
+    end = end.min(judgement.subject.as_ref().map_or(i64::MAX, |subject| subject.record.expires_at));
+    if end - now < 1000 {
+        return Err(Denial::forbidden("the delegation is about to expire"));
+    }
+    Ok(end)
+}
+
+fn claims(
+    issuer: &str,
+    request: &ExchangeRequest,
+    judgement: &Judgement,
+    usage: MandateUse,
+    now: i64,
+    expires_at: i64,
+) -> Result<Claims, Denial> {
+    let id = |error: caracal_mandate::id::IdError| StoreError::corrupt(format!("a new id: {error}"));
+    let sid: AuthorityRecordId = ids::new().map_err(id)?;
+    let jti: MandateId = ids::new().map_err(id)?;
+    let subject = judgement.subject.as_ref();
+    let delegation = judgement.bound.delegation.as_ref();
+    let target: Vec<String> =
+        judgement.granted.iter().map(|granted| granted.resource.identifier.to_string()).collect();
+    let carried = subject.map(|subject| subject.claims.scope.clone()).unwrap_or_default();
+    let path = delegation.map(|delegation| delegation.path()).unwrap_or_default();
+    let multi_use =
+        usage == MandateUse::Gateway && judgement.granted.iter().all(|granted| granted.resource.multi_use);
+    Ok(Claims {
+        iss: issuer.to_owned(),
+        sub: subject
+            .map_or_else(|| judgement.application.id.to_string(), |subject| subject.claims.sub.clone()),
+        aud: if usage == MandateUse::Resource { target.clone() } else { vec![issuer.to_owned()] },
+        exp: expires_at / 1000,
+        iat: now / 1000,
+        jti,
+        zone_id: judgement.application.zone_id.clone(),
+        client_id: judgement.application.id.clone(),
+        scope: if request.scope.is_empty() { carried } else { request.scope.clone() },
+        root_sid: match (usage, subject) {
+            (MandateUse::Session, _) | (_, None) => sid.clone(),
+            (_, Some(subject)) => subject.claims.root_sid.clone(),
+        },
+        sid,
+        usage,
+        sub_type: subject.map_or(SubjectType::Application, |subject| subject.claims.sub_type),
+        target,
+        agent_session_id: judgement.bound.session.as_ref().map(|session| session.id.clone()),
+        delegation_edge_id: delegation.map(|delegation| delegation.edge.id.clone()),
+        source_session_id: delegation.map(|delegation| delegation.edge.source_session_id.clone()),
+        target_session_id: delegation.map(|delegation| delegation.edge.target_session_id.clone()),
+        hop_count: u64::try_from(path.len()).unwrap_or(u64::MAX),
+        delegation_path: path,
+        delegation_chain: delegation.map(|delegation| delegation.chain()).unwrap_or_default(),
+        delegation_graph_epoch: if delegation.is_some() { judgement.epochs.graph } else { 0 },
+        authority_epoch: judgement.epochs.authority,
+        multi_use,
+    })
+}
+
+fn upstreams(
+    request: &ExchangeRequest,
+    judgement: &Judgement,
+) -> Result<BTreeMap<String, Directive>, Denial> {
+    if request.gateway.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let directives = judgement.granted.iter().map(|granted| {
+        let made = directive(&granted.resource, granted.provider.as_ref())?;
+        Ok((granted.resource.identifier.to_string(), made))
+    });
+    directives.collect()
+}
+
+fn record(judgement: &Judgement, claims: &Claims, usage: MandateUse, expires_at: i64) -> NewAuthorityRecord {
+    let parent = judgement.subject.as_ref().filter(|_| usage == MandateUse::Resource);
+    NewAuthorityRecord {
+        record: AuthorityRecord {
+            id: claims.sid.clone(),
+            zone_id: claims.zone_id.clone(),
+            subject_type: claims.sub_type,
+            subject_id: claims.sub.clone(),
+            application_id: claims.client_id.clone(),
+            parent_id: parent.map(|subject| subject.claims.sid.clone()),
+            status: RecordStatus::Active,
+            expires_at,
+        },
+        claims_json: "{}".to_owned(),
+    }
+}

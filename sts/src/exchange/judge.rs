@@ -1,0 +1,379 @@
+//! The judgement: authentication, subject, binding, then every resource with policy (contract sts §8.10 to §8.22, §12).
+
+use super::binding::{Bound, Reader};
+use super::request::ExchangeRequest;
+use super::subject::Subject;
+use crate::Sts;
+use crate::bundles::ActivePolicy;
+use crate::policy::input::{
+    Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
+};
+use crate::policy::input::{PolicyInput, SessionReference};
+use crate::refusal::Denial;
+use axum::http::StatusCode;
+use caracal_mandate::operation;
+use caracal_mandate::scope::ScopeSet;
+use caracal_store::audit::AuditEvent;
+use caracal_store::model::{Application, Epochs, Provider, Resource, Zone};
+use serde_json::{Map, Value, json};
+use sqlx::AnyConnection;
+use std::sync::Arc;
+
+/// Everything that a grant needs, as of one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Judgement {
+    pub(super) application: Application,
+    pub(super) subject: Option<Subject>,
+    pub(super) bound: Bound,
+    pub(super) granted: Vec<GrantedResource>,
+    pub(super) epochs: Epochs,
+    pub(super) events: Vec<AuditEvent>,
+}
+
+/// A resource that is granted, with the provider of its credential.
+#[derive(Debug, Clone)]
+pub(super) struct GrantedResource {
+    pub(super) resource: Resource,
+    pub(super) provider: Option<Provider>,
+}
+
+/// What one resource came to.
+enum Outcome {
+    Granted(Box<GrantedResource>),
+    /// Refused; the others go on.
+    Skipped(Denial),
+}
+
+struct Case<'a> {
+    request: &'a ExchangeRequest,
+    application: &'a Application,
+    subject: Option<&'a Subject>,
+    bound: &'a Bound,
+    policy: Arc<ActivePolicy>,
+    graph_epoch: u64,
+    now: i64,
+}
+
+impl Sts {
+    /// Judges a request against live state. Nothing is written.
+    pub(super) async fn judge(
+        &self,
+        connection: &mut AnyConnection,
+        request: &ExchangeRequest,
+    ) -> Result<Judgement, Denial> {
+        let now = self.store().now();
+        let application = self.authenticate(connection, request, now).await?;
+        if request.resources.is_empty() && request.subject_token.is_none() {
+            return Err(Denial::malformed("no resource is named"));
+        }
+        let zone = Zone::find(connection, &application.zone_id).await?;
+        let zone = zone.ok_or_else(Denial::unauthenticated)?;
+        check_ttl(request)?;
+        let subject = self.subject(connection, request, &application, now).await;
+        let subject =
+            subject.map_err(|denial| describe(denial, request, &application, "subject_rejected", now))?;
+        if request.resources.is_empty() {
+            return Err(Denial::malformed("no resource is named"));
+        }
+        let scopes = ScopeSet::parse(&request.scope).map_err(|error| Denial::malformed(error.to_string()))?;
+        let mut reader = Reader { connection: &mut *connection, application: &application, now };
+        let bound = reader.bind(request, subject.as_ref(), &scopes).await;
+        let bound =
+            bound.map_err(|denial| describe(denial, request, &application, "binding_rejected", now))?;
+        let policy =
+            self.bundles().active(connection, &zone.id, zone.epochs.policy).await.map_err(|error| {
+                tracing::error!(zone = %zone.id, %error, "the zone's policy cannot be used");
+                policy_failed()
+            })?;
+        let case = Case {
+            request,
+            application: &application,
+            subject: subject.as_ref(),
+            bound: &bound,
+            policy,
+            graph_epoch: zone.epochs.graph,
+            now,
+        };
+        let (granted, events) = self.resources(connection, &case, &scopes).await?;
+        if subject.is_some() && request.gateway.is_none() {
+            let denial = Denial::forbidden("a subject token cannot be exchanged here");
+            return Err(describe(denial, request, &application, "exchange_denied", now));
+        }
+        Ok(Judgement { application, subject, bound, granted, epochs: zone.epochs, events })
+    }
+
+    async fn resources(
+        &self,
+        connection: &mut AnyConnection,
+        case: &Case<'_>,
+        scopes: &ScopeSet,
+    ) -> Result<(Vec<GrantedResource>, Vec<AuditEvent>), Denial> {
+        let mut granted = Vec::new();
+        let mut events = Vec::new();
+        let mut first_refusal: Option<Denial> = None;
+        for name in &case.request.resources {
+            match self.resource(connection, case, name, scopes, &mut events).await {
+                Ok(Outcome::Granted(resource)) => granted.push(*resource),
+                Ok(Outcome::Skipped(denial)) => first_refusal = first_refusal.or(Some(denial)),
+                Err(mut denial) => {
+                    events.append(&mut denial.events);
+                    denial.events = events;
+                    return Err(denial);
+                }
+            }
+        }
+        match first_refusal {
+            Some(mut denial) if granted.is_empty() => {
+                denial.events = events;
+                Err(denial)
+            }
+            _ => Ok((granted, events)),
+        }
+    }
+
+    async fn resource(
+        &self,
+        connection: &mut AnyConnection,
+        case: &Case<'_>,
+        name: &str,
+        scopes: &ScopeSet,
+        events: &mut Vec<AuditEvent>,
+    ) -> Result<Outcome, Denial> {
+        let mut skip = |status: &str, description: &'static str| {
+            let metadata = case.metadata(name);
+            events.push(case.event("deny").with_status(status).with_metadata(metadata));
+            Ok(Outcome::Skipped(Denial::forbidden(description)))
+        };
+        let found = Resource::find(connection, &case.application.zone_id, name).await?;
+        let Some(resource) = found else { return skip("resource_not_found", "the resource is not known") };
+        if !scopes.iter().all(|scope| resource.may_mint(scope.as_str())) {
+            return skip("scope_mismatch", "the resource does not declare a requested scope");
+        }
+        if case.bound.delegation.as_ref().is_some_and(|delegation| !delegation.reaches(&resource)) {
+            return skip("resource_outside_delegation", "the resource is outside the delegation");
+        }
+        if resource.identifier.as_str() == self.control_audience() {
+            let event = case.event("deny").with_status("control_resource_requires_control_key");
+            events.push(event.with_metadata(case.metadata(name)));
+            return Err(Denial::forbidden("the control resource needs a control key"));
+        }
+        case.check_operation(&resource)?;
+        let provider = match &resource.credential_provider_id {
+            None => None,
+            Some(id) => match Provider::find(connection, &case.application.zone_id, id).await? {
+                Some(provider) => Some(provider),
+                None => return skip("provider_unavailable", "the resource's provider is not available"),
+            },
+        };
+        case.consult_policy(&resource, events)
+            .map(|refused| refused.map_or_else(|| granted(resource, provider), Outcome::Skipped))
+    }
+}
+
+fn granted(resource: Resource, provider: Option<Provider>) -> Outcome {
+    Outcome::Granted(Box::new(GrantedResource { resource, provider }))
+}
+
+/// An out-of-range time to live is refused before anything is judged (contract sts §17).
+fn check_ttl(request: &ExchangeRequest) -> Result<(), Denial> {
+    let most = if request.subject_token.is_some() { 900 } else { 3600 };
+    if (0..=most).contains(&request.ttl_seconds) {
+        Ok(())
+    } else {
+        Err(Denial::malformed(format!("ttl_seconds has to be between 0 and {most}")))
+    }
+}
+
+fn policy_failed() -> Denial {
+    Denial::new(StatusCode::SERVICE_UNAVAILABLE, "policy_eval_failed", "policy could not be evaluated")
+}
+
+/// Adds the event that tells of a denial which concerns no single resource.
+fn describe(
+    denial: Denial,
+    request: &ExchangeRequest,
+    application: &Application,
+    status: &str,
+    now: i64,
+) -> Denial {
+    let reason = denial.description.clone().into_owned();
+    let metadata = json!({
+        "application_id": application.id.as_str(),
+        "application_name": application.name,
+        "application_registration_method": application.registration_method.as_str(),
+        "requested": request.resources,
+        "requested_scopes": request.requested_scopes(),
+        "reason": reason,
+    });
+    let event =
+        AuditEvent::new(application.zone_id.as_str(), "token_exchange", &request.request_id, "deny", now);
+    denial.with_event(event.with_status(status).with_metadata(metadata))
+}
+
+impl Case<'_> {
+    fn event(&self, decision: &str) -> AuditEvent {
+        let zone = self.application.zone_id.as_str();
+        AuditEvent::new(zone, "token_exchange", &self.request.request_id, decision, self.now)
+    }
+
+    /// The operation floor of a gateway's request (contract sts §12.4).
+    fn check_operation(&self, resource: &Resource) -> Result<(), Denial> {
+        let (Some(call), Some(subject)) = (&self.request.gateway, self.subject) else { return Ok(()) };
+        let carried = subject.claims.scopes();
+        let permitted =
+            operation::permit(resource.enforcement, &resource.operations, &call.method, &call.path, &carried);
+        permitted.map_err(|_| {
+            let mut metadata = self.metadata(resource.identifier.as_str());
+            if let Some(object) = metadata.as_object_mut() {
+                object.insert("method".into(), call.method.as_str().into());
+                object.insert("path".into(), call.path.as_str().into());
+            }
+            let event = self.event("deny").with_status("operation_not_permitted").with_metadata(metadata);
+            let status = StatusCode::FORBIDDEN;
+            Denial::new(status, "operation_not_permitted", "operation not permitted").with_event(event)
+        })
+    }
+
+    /// Asks policy. `None` where it allows.
+    fn consult_policy(
+        &self,
+        resource: &Resource,
+        events: &mut Vec<AuditEvent>,
+    ) -> Result<Option<Denial>, Denial> {
+        let metadata = self.metadata(resource.identifier.as_str());
+        let decision = self.policy.bundle.evaluate(&self.input(resource)).map_err(|error| {
+            let mut event =
+                self.event("deny").with_status("policy_eval_failed").with_metadata(metadata.clone());
+            event.diagnostics_json = json!([{ "error": error.to_string() }]);
+            policy_failed().with_event(event)
+        })?;
+        let gated = decision.is_allow() && !decision.approval_gates().is_empty();
+        let mut event = self.event(if decision.is_allow() && !gated { "allow" } else { "deny" });
+        if gated {
+            event = event.with_status("approval_required");
+        }
+        event.policy_set_version_id.clone_from(&self.policy.policy_set_version_id);
+        event.manifest_sha = Some(self.policy.manifest_sha.clone());
+        event.determining_policies_json = decision.determining_policies_json();
+        event.diagnostics_json = Value::Array(decision.diagnostics.clone());
+        events.push(event.with_metadata(metadata));
+        if gated {
+            return Ok(Some(Denial::forbidden("an approval is required for this scope")));
+        }
+        if decision.is_allow() {
+            return Ok(None);
+        }
+        let reason = decision.reason.unwrap_or_else(|| "policy".to_owned());
+        Ok(Some(Denial::forbidden(format!("policy denied ({reason})"))))
+    }
+
+    /// What an event says of the request, never a token, a secret or a subject.
+    fn metadata(&self, resource: &str) -> Value {
+        let subject_kind = self.subject.map_or("application", |subject| match subject.record.subject_type {
+            caracal_mandate::claims::SubjectType::User => "user",
+            caracal_mandate::claims::SubjectType::Application => "application",
+        });
+        let mut metadata = json!({
+            "application_id": self.application.id.as_str(),
+            "application_name": self.application.name,
+            "application_registration_method": self.application.registration_method.as_str(),
+            "resource": resource,
+            "requested_scopes": self.request.requested_scopes(),
+            "subject_kind": subject_kind,
+        });
+        let Some(object) = metadata.as_object_mut() else { return metadata };
+        if let Some(subject) = self.subject {
+            object.insert("session_id".into(), subject.claims.sid.as_str().into());
+        }
+        if let Some(session) = &self.bound.session {
+            object.insert("agent_session_id".into(), session.id.as_str().into());
+            object.insert("agent_lifecycle".into(), session.lifecycle.as_str().into());
+            object.insert("agent_labels".into(), json!(session.labels));
+            object.insert("agent_depth".into(), session.depth.into());
+            if let Some(parent) = &session.parent_id {
+                object.insert("agent_parent_id".into(), parent.as_str().into());
+            }
+        }
+        if let Some(delegation) = &self.bound.delegation {
+            object.insert("delegation_edge_id".into(), delegation.edge.id.as_str().into());
+            object.insert("delegation_chain".into(), json!(delegation.chain()));
+            object.insert("delegation_hop_count".into(), delegation.path().len().into());
+            object.insert("delegation_graph_epoch".into(), self.graph_epoch.into());
+        }
+        if let Some(call) = &self.request.gateway {
+            object.insert("method".into(), call.method.as_str().into());
+        }
+        metadata
+    }
+
+    /// The policy input (contract sts §14.2).
+    fn input(&self, resource: &Resource) -> PolicyInput {
+        let session = self.bound.session.as_ref();
+        let id_of_session = session.map(|session| session.id.to_string()).unwrap_or_default();
+        let record = self.subject.map(|subject| subject.claims.sid.to_string());
+        let record = record.or_else(|| self.request.session_id.clone());
+        let edge = self.bound.delegation.as_ref().map(|delegation| self.edge_input(delegation));
+        let mut actor_claims = Map::new();
+        actor_claims.insert("caracal_client_id".into(), self.application.id.as_str().into());
+        PolicyInput {
+            principal: Principal {
+                kind: "Application".into(),
+                id: self.application.id.to_string(),
+                zone_id: self.application.zone_id.to_string(),
+                registration_method: self.application.registration_method.as_str().into(),
+                agent_session_id: id_of_session.clone(),
+                lifecycle: session.map(|session| session.lifecycle.as_str().to_owned()).unwrap_or_default(),
+                labels: session.map(|session| session.labels.clone()).unwrap_or_default(),
+            },
+            resource: ResourceInput {
+                id: resource.id.to_string(),
+                identifier: resource.identifier.to_string(),
+                scopes: resource.scopes.iter().map(ToString::to_string).collect(),
+                ..ResourceInput::default()
+            },
+            action: Action {
+                id: "TokenExchange".into(),
+                method: self.request.gateway.as_ref().map(|call| call.method.clone()).unwrap_or_default(),
+                path: self.request.gateway.as_ref().map(|call| call.path.clone()).unwrap_or_default(),
+            },
+            session: record.clone().map(|id| SessionReference { id }),
+            context: Context {
+                actor_claims,
+                subject_claims: self.subject_claims(),
+                trace_id: self.request.request_id.clone(),
+                session_id: record.unwrap_or_default(),
+                agent_session_id: id_of_session,
+                delegation_edge_id: edge.as_ref().map(|edge| edge.id.clone()).unwrap_or_default(),
+                challenge_resolved: false,
+                requested_scopes: self.request.requested_scopes(),
+            },
+            delegation_edge: edge,
+            ..PolicyInput::default()
+        }
+    }
+
+    fn subject_claims(&self) -> Map<String, Value> {
+        let claims = self.subject.and_then(|subject| serde_json::to_value(&subject.claims).ok());
+        match claims {
+            Some(Value::Object(claims)) => claims,
+            _ => Map::new(),
+        }
+    }
+
+    fn edge_input(&self, delegation: &super::binding::Delegation) -> EdgeInput {
+        let edge = &delegation.edge;
+        EdgeInput {
+            id: edge.id.to_string(),
+            source_session_id: edge.source_session_id.to_string(),
+            target_session_id: edge.target_session_id.to_string(),
+            issuer_application_id: edge.issuer_application_id.to_string(),
+            receiver_application_id: edge.receiver_application_id.to_string(),
+            resource_id: edge.resource_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            scopes: edge.scopes.iter().map(ToString::to_string).collect(),
+            edge_version: edge.edge_version,
+            path: delegation.path().iter().map(ToString::to_string).collect(),
+            graph_epoch: i64::try_from(self.graph_epoch).unwrap_or(i64::MAX),
+            constraints_json: serde_json::to_value(&edge.constraints).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The token exchange: who asks, on whose behalf, for what, and what policy says (contract sts §8).
+//!
+//! A request is judged on a reading connection, then granted in one write: the record, the used-up mandate or nonce,
+//! the budget and the audit events are there together or not at all. If the zone's epoch moved in between, the judgement
+//! is made again inside the writing transaction, so nothing is ever granted on authority that was already taken away.
+
+mod authenticate;
+mod binding;
+mod grant;
+mod judge;
+mod request;
+mod subject;
+
+pub(crate) use request::ExchangeRequest;
+
+use crate::Sts;
+use crate::refusal::Denial;
+use caracal_store::StoreError;
+use caracal_store::WriteTx;
+use caracal_store::model::{Epochs, Zone};
+use grant::Minted;
+use judge::Judgement;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The answer to a granted exchange (contract sts §6).
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenResponse {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
+    issued_token_type: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    target_resources: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    upstreams: BTreeMap<String, crate::upstream::Directive>,
+}
+
+/// The type of every token that the STS issues.
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+impl Sts {
+    /// Runs one exchange to its end. Whatever is refused is written down too, where something is known of who asked.
+    pub(crate) async fn exchange(&self, request: ExchangeRequest) -> Result<TokenResponse, Denial> {
+        if request.gateway.is_none() {
+            self.check_lockout(&request).await?;
+        }
+        match self.judge_and_grant(&request).await {
+            Ok(minted) => self.answer(minted).await,
+            Err(denial) => self.record_denial(&request, denial).await,
+        }
+    }
+
+    async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Minted, Denial> {
+        let judgement = {
+            let mut connection = self.store().read().await?;
+            self.judge(&mut connection, request).await?
+        };
+        let (sts, request) = (self.clone(), request.clone());
+        self.store()
+            .write(move |tx| Box::pin(async move { sts.grant_in(tx, &request, judgement).await }))
+            .await
+    }
+
+    async fn grant_in(
+        &self,
+        tx: &mut WriteTx<'_>,
+        request: &ExchangeRequest,
+        judgement: Judgement,
+    ) -> Result<Minted, Denial> {
+        let epochs = current_epochs(tx, &judgement).await?;
+        let judgement = if epochs == Some(judgement.epochs) {
+            judgement
+        } else {
+            self.judge(tx.connection(), request).await?
+        };
+        self.grant(tx, request, judgement).await
+    }
+
+    async fn answer(&self, minted: Minted) -> Result<TokenResponse, Denial> {
+        let access_token = self.keys().sign(&minted.claims).await?;
+        Ok(TokenResponse {
+            access_token,
+            token_type: "Bearer",
+            expires_in: minted.claims.exp.saturating_sub(minted.claims.iat),
+            scope: minted.claims.scope,
+            issued_token_type: ACCESS_TOKEN,
+            target_resources: minted.claims.target,
+            upstreams: minted.upstreams,
+        })
+    }
+
+    /// Writes a denial's events down and uses the gateway's nonce up. What cannot be written down is answered as 503.
+    async fn record_denial<T>(&self, request: &ExchangeRequest, mut denial: Denial) -> Result<T, Denial> {
+        let events = std::mem::take(&mut denial.events);
+        let proof = request.gateway.as_ref().map(|call| call.proof.clone());
+        if events.is_empty() && proof.is_none() {
+            return Err(denial);
+        }
+        self.store()
+            .write(move |tx| {
+                Box::pin(async move {
+                    if let Some(proof) = proof {
+                        proof.spend(tx).await?;
+                    }
+                    for event in &events {
+                        tx.audit(event).await?;
+                    }
+                    Ok::<_, StoreError>(())
+                })
+            })
+            .await?;
+        Err(denial)
+    }
+}
+
+async fn current_epochs(tx: &mut WriteTx<'_>, judgement: &Judgement) -> Result<Option<Epochs>, StoreError> {
+    let zone = Zone::find(tx.connection(), &judgement.application.zone_id).await?;
+    Ok(zone.map(|zone| zone.epochs))
+}

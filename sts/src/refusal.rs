@@ -1,0 +1,85 @@
+//! How the STS says no: one code and one status per cause (contract sts §5).
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use caracal_store::StoreError;
+use caracal_store::audit::AuditEvent;
+use caracal_store::http::Refusal;
+use std::borrow::Cow;
+
+/// A refusal, with the events that tell of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Denial {
+    /// The HTTP status.
+    pub(crate) status: StatusCode,
+    /// The `error` member.
+    pub(crate) code: &'static str,
+    /// The `error_description` member.
+    pub(crate) description: Cow<'static, str>,
+    /// When it is worth trying again, seconds.
+    pub(crate) retry_after: Option<u32>,
+    /// What is written down about it.
+    pub(crate) events: Vec<AuditEvent>,
+}
+
+impl Denial {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, code, description: description.into(), retry_after: None, events: Vec::new() }
+    }
+
+    /// 400: the request itself is not one that the STS takes.
+    pub(crate) fn malformed(description: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_token", description)
+    }
+
+    /// 401: who asks is not known. One text for every cause, so that nothing can be learnt from it.
+    pub(crate) fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "access_denied", "client authentication failed")
+    }
+
+    /// 401: the subject token is not accepted.
+    pub(crate) fn subject(description: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_token", description)
+    }
+
+    /// 403: known, and not entitled.
+    pub(crate) fn forbidden(description: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "access_denied", description)
+    }
+
+    /// 429: too often.
+    pub(crate) fn too_often(description: &'static str, retry_after: u32) -> Self {
+        let mut denial = Self::new(StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", description);
+        denial.retry_after = Some(retry_after);
+        denial
+    }
+
+    /// The denial with one more event.
+    pub(crate) fn with_event(mut self, event: AuditEvent) -> Self {
+        self.events.push(event);
+        self
+    }
+
+    /// The answer.
+    pub(crate) fn into_response(self, request_id: &str) -> Response {
+        let mut response = Refusal::new(self.status, self.code)
+            .because(self.description)
+            .of_request(request_id)
+            .into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Denial {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed during an exchange");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable", "state is not available")
+    }
+}

@@ -1,0 +1,169 @@
+//! The HTTP face of the STS.
+
+use crate::Sts;
+use crate::exchange::ExchangeRequest;
+use crate::feed::MAX_WAIT_SECONDS;
+use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
+use crate::refusal::Denial;
+use axum::Router;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use caracal_mandate::epoch::Generation;
+use caracal_mandate::feed::FEED_PATH;
+use caracal_mandate::header::accepted_request_id;
+use caracal_mandate::id::{GatewayId, ZoneId};
+use caracal_mandate::jwks::JwkSet;
+use caracal_store::http::{BodyError, REQUEST_ID, Refusal, read_body};
+use caracal_store::internal::{authenticate, claims_to_be_gateway};
+use std::collections::HashMap;
+use std::time::Duration;
+
+const TOKEN_PATH: &str = "/oauth/2/token";
+
+pub(crate) fn router(sts: Sts) -> Router {
+    Router::new()
+        .route(TOKEN_PATH, post(token))
+        .route("/.well-known/jwks.json", get(jwks))
+        .route(FEED_PATH, get(feed))
+        .route("/health", get(|| async { StatusCode::OK }))
+        .route("/ready", get(ready))
+        .fallback(|| async {
+            Refusal::new(StatusCode::NOT_FOUND, "resource_not_found").because("no such route")
+        })
+        .with_state(sts)
+}
+
+/// The token endpoint. The request id is chosen and echoed before anything else (contract sts §4).
+async fn token(State(sts): State<Sts>, request: Request) -> Response {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| accepted_request_id(value.as_bytes()));
+    let request_id = given.map_or_else(caracal_store::ids::new_id, str::to_owned);
+    let mut response = match exchange(&sts, request, &request_id).await {
+        Ok(response) => response,
+        Err(denial) => denial.into_response(&request_id),
+    };
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    no_store(&mut response);
+    response
+}
+
+async fn exchange(sts: &Sts, request: Request, request_id: &str) -> Result<Response, Denial> {
+    let (parts, body) = request.into_parts();
+    check_envelope(parts.uri.query(), &parts.headers)?;
+    let body = read_body(body, MAX_FORM_BYTES).await.map_err(|error| match error {
+        BodyError::TooLarge => {
+            Denial::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the form is larger than 64 KiB")
+        }
+        _ => Denial::malformed("the form could not be read"),
+    })?;
+    let form = Form::parse(&body)?;
+    let proof = if claims_to_be_gateway(&parts.headers) {
+        if form.trimmed("gateway_request_id") != Some(request_id) {
+            return Err(Denial::unauthenticated());
+        }
+        let now = sts.store().now();
+        let proof = authenticate(sts.gateway_key(), &parts.headers, "POST", TOKEN_PATH, &body, now);
+        Some(proof.map_err(|error| {
+            tracing::warn!(%error, "a gateway could not be authenticated");
+            Denial::unauthenticated()
+        })?)
+    } else {
+        None
+    };
+    let request = ExchangeRequest::from_form(&form, request_id, proof)?;
+    let counted = request.clone();
+    match sts.exchange(request).await {
+        Ok(response) => Ok(axum::Json(response).into_response()),
+        Err(denial) => {
+            let failed = denial.status == StatusCode::UNAUTHORIZED && denial.code == "access_denied";
+            if failed && counted.gateway.is_none() {
+                sts.count_failure(&counted).await?;
+            }
+            Err(denial)
+        }
+    }
+}
+
+/// The public keys of a zone (contract sts §20).
+async fn jwks(State(sts): State<Sts>, RawQuery(query): RawQuery) -> Response {
+    let query = parse_query(query.as_deref());
+    let Some(zone) = query.get("zone_id").filter(|zone| !zone.is_empty()) else {
+        return Refusal::new(StatusCode::BAD_REQUEST, "invalid_token")
+            .because("zone_id is missing")
+            .into_response();
+    };
+    let unknown =
+        || Refusal::new(StatusCode::NOT_FOUND, "resource_not_found").because("no keys for this zone");
+    let Ok(zone) = ZoneId::new(zone.as_str()) else { return unknown().into_response() };
+    let keys = match sts.keys().verification_keys(&zone).await {
+        Ok(keys) if keys.is_empty() => return unknown().into_response(),
+        Ok(keys) => keys,
+        Err(error) => return Refusal::unavailable(&error).into_response(),
+    };
+    let headers = [
+        (header::CACHE_CONTROL, "public, max-age=300, must-revalidate"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, axum::Json(JwkSet { keys })).into_response()
+}
+
+/// The long poll of the gateways, signed by them.
+async fn feed(State(sts): State<Sts>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    match poll_feed(&sts, &parts).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn poll_feed(sts: &Sts, request: &Parts) -> Result<Response, Refusal> {
+    let target = request.uri.path_and_query().map_or(FEED_PATH, |target| target.as_str());
+    let denied = || Refusal::new(StatusCode::UNAUTHORIZED, "access_denied").because("not a known gateway");
+    let now = sts.store().now();
+    let proof =
+        authenticate(sts.gateway_key(), &request.headers, "GET", target, b"", now).map_err(|error| {
+            tracing::warn!(%error, "the feed was refused");
+            denied()
+        })?;
+    let unavailable = |error: caracal_store::StoreError| Refusal::unavailable(&error);
+    if !proof.spend_now(sts.store()).await.map_err(unavailable)? {
+        return Err(denied());
+    }
+    let query = parse_query(request.uri.query());
+    let bad = |what: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_token").because(what);
+    let gateway = query.get("gateway").and_then(|id| GatewayId::new(id.as_str()).ok());
+    let gateway = gateway.ok_or_else(|| bad("gateway is missing or malformed"))?;
+    let number = |name: &str| query.get(name).map_or(Ok(0), |text| text.parse::<u64>());
+    let since = number("since").map_err(|_| bad("since is not a number"))?;
+    let wait = number("wait").map_err(|_| bad("wait is not a number"))?;
+    let wait = Duration::from_secs(wait.min(MAX_WAIT_SECONDS));
+    let response = sts.feed(&gateway, Generation(since), wait).await.map_err(unavailable)?;
+    let mut response = axum::Json(response).into_response();
+    no_store(&mut response);
+    Ok(response)
+}
+
+async fn ready(State(sts): State<Sts>) -> Response {
+    match sts.store().ping().await {
+        Ok(()) => axum::Json(serde_json::json!({ "ok": true, "ready": true })).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            let body = serde_json::json!({ "ok": false, "ready": false, "reason": "postgres_unreachable" });
+            (StatusCode::SERVICE_UNAVAILABLE, axum::Json(body)).into_response()
+        }
+    }
+}
+
+fn parse_query(query: Option<&str>) -> HashMap<String, String> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+fn no_store(response: &mut Response) {
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("pragma"), HeaderValue::from_static("no-cache"));
+}

@@ -32,7 +32,17 @@ pub(crate) struct BuiltModule {
     pub(crate) size: u64,
 }
 
-/// Why there is no module.
+impl BuiltModule {
+    /// Checks the size that may be shipped.
+    pub(crate) fn check_size(&self) -> Result<(), FilterError> {
+        if self.size > SIZE_LIMIT {
+            return Err(FilterError::TooLarge { size: self.size });
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no module, or none that may be shipped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FilterError {
     #[error("could not copy the module to {path}: {source}")]
@@ -47,8 +57,13 @@ pub(crate) fn run(workspace: &Workspace, options: &FilterOptions) -> Result<(), 
     let progress = Progress::new(workspace, vec![Step::PrepareWasiLibrary, Step::BuildFilter]);
     let toolchain = progress
         .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, &cache, log))?;
-    let module = progress
-        .run(Step::BuildFilter, |log| build(workspace, &toolchain, &options.profile, Module::Normal, log))?;
+    let module = progress.run(Step::BuildFilter, |log| {
+        let done = build(workspace, &toolchain, &options.profile, Module::Normal, log)?;
+        if options.profile == SHIPPED_PROFILE {
+            done.value.check_size()?;
+        }
+        Ok(done)
+    })?;
     report_success(&format!("{} has {} bytes", module.path.display(), module.size));
     Ok(())
 }
@@ -89,8 +104,9 @@ fn build(
     let built = folder.join(Target::Wasi.name()).join(profile_folder).join("caracal_filter.wasm");
     let path = folder.join(name);
     let size = copy_whole(&built, &path)?;
-    check_size(profile, size)?;
-    Ok(Done::new(BuiltModule { path, size }, format!("{size} bytes")))
+    let note =
+        if size > SIZE_LIMIT { format!("{size} bytes, over the limit") } else { format!("{size} bytes") };
+    Ok(Done::new(BuiltModule { path, size }, note))
 }
 
 /// Copies a file so that whoever reads the copy sees the old or the new one, never a part. Returns its size.
@@ -103,22 +119,15 @@ fn copy_whole(from: &Path, to: &Path) -> Result<u64, FilterError> {
     copied.map_err(|source| FilterError::Copy { path: to.to_owned(), source })
 }
 
-fn check_size(profile: &str, size: u64) -> Result<(), FilterError> {
-    if profile == SHIPPED_PROFILE && size > SIZE_LIMIT {
-        return Err(FilterError::TooLarge { size });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_the_shipped_profile_has_a_size_limit() {
-        assert!(check_size("wasm", SIZE_LIMIT).is_ok());
-        let error = check_size("wasm", SIZE_LIMIT + 1).unwrap_err();
+    fn a_module_above_the_limit_may_not_be_shipped() {
+        let module = |size| BuiltModule { path: PathBuf::from("module.wasm"), size };
+        assert!(module(SIZE_LIMIT).check_size().is_ok());
+        let error = module(SIZE_LIMIT + 1).check_size().unwrap_err();
         assert_eq!(error.to_string(), "the module has 409601 bytes, 1 more than the limit of 409600");
-        assert!(check_size("dev", SIZE_LIMIT + 1).is_ok());
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Selection {
     end_to_end: bool,
     /// Only the tests whose name contains this.
     filter: Option<String>,
+    /// Whether a module that is too large to be shipped is an error.
+    enforce_size: bool,
 }
 
 /// How many tests passed, by kind. `None`: that kind was not run.
@@ -77,9 +79,9 @@ pub(crate) fn run_selected(
 }
 
 impl Selection {
-    /// Every test there is.
+    /// Every test there is, and the size limit of the module.
     pub(crate) fn everything() -> Self {
-        Self { native: true, wasm: true, end_to_end: true, filter: None }
+        Self { native: true, wasm: true, end_to_end: true, filter: None, enforce_size: true }
     }
 
     /// What the options say; none of the kinds named means all of them.
@@ -90,6 +92,7 @@ impl Selection {
             wasm: all || options.wasm,
             end_to_end: all || options.e2e,
             filter: options.filter.clone(),
+            enforce_size: false,
         }
     }
 
@@ -164,8 +167,13 @@ fn test_end_to_end(
         .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, cache, log))?;
     let envoy = progress.run(Step::PrepareEnvoy, |log| envoy::prepare(cache, log))?;
     let python = progress.run(Step::PreparePython, |log| python::prepare(workspace, cache, log))?;
-    let module =
-        progress.run(Step::BuildFilter, |log| build_shipped(workspace, &toolchain, Module::Normal, log))?;
+    let module = progress.run(Step::BuildFilter, |log| {
+        let done = build_shipped(workspace, &toolchain, Module::Normal, log)?;
+        if selection.enforce_size {
+            done.value.check_size()?;
+        }
+        Ok(done)
+    })?;
     let trap_module = progress
         .run(Step::BuildTrapFilter, |log| build_shipped(workspace, &toolchain, Module::TrapForTests, log))?;
     progress.run(Step::BuildBinary, |log| {

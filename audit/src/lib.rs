@@ -1,1 +1,19 @@
-//! Placeholder, replaced in the next commits.
+//! The evidence ledger.
+//!
+//! Whoever decides something leaves an event in the outbox, in the transaction of what it tells. The ledger takes the
+//! events from there, in order, exactly once, and links the events of each zone into a chain ([`chain`]), so that a
+//! row that was changed, removed or moved is found ([`verify`]). Gateways have no disk: they number their events and
+//! deliver them here; what never arrived is recorded as a gap. [`Ledger`] is the side that reads.
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+pub mod chain;
+mod gateway_events;
+mod ingest;
+pub mod keyset;
+pub mod query;
+mod service;
+pub mod verify;
+
+pub use query::Ledger;
+pub use service::Audit;

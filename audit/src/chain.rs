@@ -1,0 +1,106 @@
+//! How rows are linked.
+//!
+//! A row's content hash covers its content, its place in the chain and the hash of the row before; its HMAC covers the
+//! hash and the one before under a key that the database does not have (contract admin-audit §11.5, and §19.1 for
+//! what is done better here).
+
+use crate::canonical;
+use caracal_mandate::gateway_signature::to_hex;
+use hmac_sha256::{HMAC, Hash};
+use serde_json::{Value, json};
+
+/// The key of the chains. Never printed.
+#[derive(Clone)]
+pub struct ChainKey(Vec<u8>);
+
+impl std::fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChainKey(…)")
+    }
+}
+
+/// What links a row to the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its place, from 1.
+    pub seq: i64,
+    /// The content hash of the row before, lower-case hex; none for the first.
+    pub prev: Option<String>,
+    /// SHA-256 over content, place and the hash before, lower-case hex.
+    pub content_sha256: String,
+    /// HMAC-SHA256 over the hash and the one before, lower-case hex.
+    pub hmac: String,
+}
+
+/// The last row of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its place.
+    pub seq: i64,
+    /// Its content hash.
+    pub content_sha256: String,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Its content is not what was hashed, or it stands at another place than it was written at.
+    Content,
+    /// Rows before it are missing.
+    Gap,
+    /// Its HMAC is not one of our key.
+    Hmac,
+    /// It does not follow the row before.
+    Link,
+}
+
+impl ChainKey {
+    /// A key from its bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Links `content` after `head`.
+    #[must_use]
+    pub fn link(&self, head: Option<&Head>, content: &Value) -> Link {
+        let seq = head.map_or(1, |head| head.seq + 1);
+        let prev = head.map(|head| head.content_sha256.clone());
+        let content_sha256 = content_sha256(content, seq, prev.as_deref());
+        let hmac = self.hmac(&content_sha256, prev.as_deref());
+        Link { seq, prev, content_sha256, hmac }
+    }
+
+    /// Checks one row after the one before, `None` for the beginning of the chain.
+    #[must_use]
+    pub fn check(&self, before: Option<&Head>, content: &Value, link: &Link) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if content_sha256(content, link.seq, link.prev.as_deref()) != link.content_sha256 {
+            faults.push(Fault::Content);
+        }
+        if link.seq != before.map_or(1, |head| head.seq + 1) {
+            faults.push(Fault::Gap);
+        }
+        // Inequality of two texts that are both no secret: who can read one can read the other.
+        if self.hmac(&link.content_sha256, link.prev.as_deref()) != link.hmac {
+            faults.push(Fault::Hmac);
+        }
+        if link.prev.as_deref() != before.map(|head| head.content_sha256.as_str()) {
+            faults.push(Fault::Link);
+        }
+        faults
+    }
+
+    fn hmac(&self, content_sha256: &str, prev: Option<&str>) -> String {
+        let text = format!("{content_sha256}|{}", prev.unwrap_or_default());
+        to_hex(&HMAC::mac(text.as_bytes(), &self.0))
+    }
+}
+
+/// The hash of a content at its place.
+#[must_use]
+pub fn content_sha256(content: &Value, seq: i64, prev: Option<&str>) -> String {
+    let bound = json!({ "chain_seq": seq, "content": content, "prev_content_sha256": prev });
+    to_hex(&Hash::hash(canonical::to_text(&bound).as_bytes()))
+}

@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The Envoy module: host calls in, a verdict out.
+//!
+//! [`host`] is the boundary to Envoy, [`root`] what a VM holds, [`request`] the life of one request.
+//! All decisions are made by `caracal-mandate`; this crate brings it what it needs and acts on what it
+//! says.
+
+pub mod config;
+pub mod crypto;
+mod entry;
+pub mod evidence;
+pub mod exchange;
+pub mod feed;
+pub mod forward;
+pub mod host;
+pub mod metrics;
+pub mod pure;
+pub mod record;
+pub mod reply;
+pub mod request;
+pub mod root;
+pub mod signed;
+pub mod snapshot;

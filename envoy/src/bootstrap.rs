@@ -1,0 +1,40 @@
+//! The whole bootstrap.
+
+use serde_json::{Value, json};
+
+use crate::options::{BootstrapOptions, Shape};
+use crate::{clusters, connection_manager, wasm};
+
+/// The most connections that callers may hold open.
+const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
+
+/// Renders the bootstrap.
+#[must_use]
+pub fn render(options: &BootstrapOptions) -> Value {
+    let mut all = vec![clusters::fixed("sts", &options.sts), clusters::fixed("audit", &options.audit)];
+    match &options.shape {
+        Shape::Gateway(gateway) => all.extend(clusters::dynamic(&gateway.trusted_ca)),
+        Shape::Sidecar(sidecar) => all.push(clusters::fixed("upstream", &sidecar.upstream)),
+    }
+    json!({
+        "node": {"id": options.gateway_id, "cluster": "caracal"},
+        "admin": {"address": clusters::address(&options.admin)},
+        "overload_manager": {"resource_monitors": [{
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": MAX_DOWNSTREAM_CONNECTIONS,
+            },
+        }]},
+        "bootstrap_extensions": [wasm::singleton(options)],
+        "static_resources": {
+            "listeners": [{
+                "name": "caracal",
+                "address": clusters::address(&options.listener),
+                "per_connection_buffer_limit_bytes": 1024 * 1024,
+                "filter_chains": [{"filters": [connection_manager::filter(options)]}],
+            }],
+            "clusters": all,
+        },
+    })
+}

@@ -1,0 +1,168 @@
+//! The HTTP connection manager: limits, filters and routes (contract gateway §D4).
+
+use serde_json::{Value, json};
+
+use crate::clusters::{PLAIN, TLS, dns_cache};
+use crate::options::{BootstrapOptions, Shape};
+use crate::{local_reply, wasm};
+
+/// The header by which the filter names the cluster. The filter takes it out of every inbound request.
+const SELECTOR: &str = "x-caracal-upstream";
+
+/// The network filter.
+pub(crate) fn filter(options: &BootstrapOptions) -> Value {
+    let (filters, routes) = match options.shape {
+        Shape::Gateway(_) => (
+            vec![wasm::filter(options), forward_proxy(), address_guard(), router()],
+            vec![health(), ready(), selected(PLAIN), selected(TLS), nothing()],
+        ),
+        Shape::Sidecar(_) => (vec![wasm::filter(options), router()], vec![upstream()]),
+    };
+    json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "caracal",
+            "codec_type": "AUTO",
+            "http2_protocol_options": {"max_concurrent_streams": 100},
+            "use_remote_address": true,
+            "skip_xff_append": matches!(options.shape, Shape::Gateway(_)),
+            // The filter judges the path as it was sent; the operations of a resource are compared with it.
+            "normalize_path": false,
+            "merge_slashes": false,
+            "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+            "max_request_headers_kb": 16,
+            "common_http_protocol_options": {
+                "idle_timeout": "120s",
+                "max_headers_count": 100,
+                "headers_with_underscores_action": "REJECT_REQUEST",
+            },
+            "request_headers_timeout": "5s",
+            "request_timeout": "45s",
+            "stream_idle_timeout": "60s",
+            "preserve_external_request_id": true,
+            "always_set_request_id_in_response": true,
+            "request_id_extension": {"typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                "pack_trace_reason": false,
+                "use_request_id_for_trace_sampling": false,
+            }},
+            "server_header_transformation": "PASS_THROUGH",
+            "local_reply_config": local_reply::config(),
+            "http_filters": filters,
+            "route_config": {
+                "name": "caracal",
+                "virtual_hosts": [{"name": "caracal", "domains": ["*"], "routes": routes}],
+            },
+        },
+    })
+}
+
+/// The filter and nobody else chose this cluster. Anything but an exact match falls through to
+/// [`nothing`], so that a request that came past the filter goes nowhere.
+fn selected(cluster: &str) -> Value {
+    json!({
+        "match": {"prefix": "/", "headers": [{"name": SELECTOR, "string_match": {"exact": cluster}}]},
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": "60s"},
+        "request_headers_to_remove": [SELECTOR],
+    })
+}
+
+fn nothing() -> Value {
+    json!({
+        "match": {"prefix": "/"},
+        "direct_response": local_reply::not_found(),
+        "response_headers_to_add": [{
+            "header": {"key": "content-type", "value": "application/json"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }],
+    })
+}
+
+fn upstream() -> Value {
+    json!({"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "0s", "idle_timeout": "60s"}})
+}
+
+fn health() -> Value {
+    json!({
+        "match": {"path": "/health"},
+        "direct_response": {"status": 200},
+        "typed_per_filter_config": without_authority(),
+    })
+}
+
+fn ready() -> Value {
+    json!({
+        "match": {"path": "/ready"},
+        "route": {"cluster": "sts", "timeout": "2s"},
+        "typed_per_filter_config": without_authority(),
+    })
+}
+
+/// Operator paths: the only requests that need no mandate.
+fn without_authority() -> Value {
+    let disabled = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true, "config": {}});
+    json!({wasm::FILTER: disabled})
+}
+
+fn forward_proxy() -> Value {
+    json!({
+        "name": "envoy.filters.http.dynamic_forward_proxy",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+            "dns_cache_config": dns_cache(),
+            "save_upstream_address": true,
+        },
+    })
+}
+
+/// Refuses what a name resolved to when it may never be an upstream (contract gateway §A14). The filter
+/// refuses the same addresses where they are written out.
+fn address_guard() -> Value {
+    let restricted = [
+        ("0.0.0.0", 32),
+        ("169.254.0.0", 16),
+        ("224.0.0.0", 4),
+        ("::", 128),
+        ("fe80::", 10),
+        ("ff00::", 8),
+        ("::ffff:0.0.0.0", 128),
+        ("::ffff:169.254.0.0", 112),
+        ("::ffff:224.0.0.0", 100),
+        ("64:ff9b::", 128),
+        ("64:ff9b::169.254.0.0", 112),
+        ("64:ff9b::224.0.0.0", 100),
+    ];
+    let permissions: Vec<Value> = restricted
+        .iter()
+        .map(|(prefix, length)| {
+            json!({"matcher": {
+                "name": "envoy.rbac.matchers.upstream_ip_port",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+                    "upstream_ip": {"address_prefix": prefix, "prefix_len": length},
+                },
+            }})
+        })
+        .collect();
+    json!({
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {
+                "action": "DENY",
+                "policies": {"restricted_address": {"permissions": permissions, "principals": [{"any": true}]}},
+            },
+        },
+    })
+}
+
+fn router() -> Value {
+    json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        },
+    })
+}

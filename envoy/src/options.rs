@@ -1,0 +1,128 @@
+//! What a bootstrap is rendered from.
+
+use std::path::PathBuf;
+
+use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
+
+/// A host and a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// The port. 0 lets the system choose, where something listens.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// From host and port.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+
+    /// A port on the loopback interface.
+    #[must_use]
+    pub fn loopback(port: u16) -> Self {
+        Self::new("127.0.0.1", port)
+    }
+}
+
+/// What happens to requests while evidence cannot be delivered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnBacklog {
+    /// They go on without evidence.
+    Allow,
+    /// They are refused.
+    #[default]
+    Deny,
+}
+
+/// Options of a gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GatewayOptions {
+    /// The only zone that is served; `None` for all.
+    pub zone: Option<ZoneId>,
+    /// The file with the certificates that upstreams are verified against.
+    pub trusted_ca: PathBuf,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self { zone: None, trusted_ca: PathBuf::from("/etc/ssl/certs/ca-certificates.crt") }
+    }
+}
+
+/// Options of a sidecar.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SidecarOptions {
+    /// The zone of the resource.
+    pub zone: ZoneId,
+    /// The resource that stands behind this Envoy.
+    pub resource: ResourceIdentifier,
+    /// Where it listens.
+    pub upstream: Endpoint,
+    /// Whether the mandate reaches it.
+    pub forward_mandate: bool,
+}
+
+/// What the Envoy stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Shape {
+    /// In front of all resources: one-shot mandates, exchanged at the STS.
+    Gateway(GatewayOptions),
+    /// In front of one resource: mandates for it, decided locally.
+    Sidecar(SidecarOptions),
+}
+
+/// Everything that a bootstrap is rendered from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BootstrapOptions {
+    /// The gateway's id: how the STS and Audit know this Envoy.
+    pub gateway_id: GatewayId,
+    /// What the Envoy stands for.
+    pub shape: Shape,
+    /// Where callers connect. Port 0 lets the system choose; `/listeners?format=json` of the admin
+    /// interface then tells.
+    pub listener: Endpoint,
+    /// The admin interface; keep it on the loopback interface. Port 0 lets the system choose;
+    /// `--admin-address-path` then tells.
+    pub admin: Endpoint,
+    /// The STS.
+    pub sts: Endpoint,
+    /// The audit service.
+    pub audit: Endpoint,
+    /// The module's file.
+    pub module: PathBuf,
+    /// What happens while evidence cannot be delivered.
+    pub on_backlog: OnBacklog,
+    /// Events that a worker holds at most while they cannot be delivered.
+    pub evidence_capacity: u32,
+    /// How old the last successful poll of the feed may be, in milliseconds.
+    pub max_feed_age_ms: u64,
+    /// How long the STS may hold a poll of the feed back, in seconds. Keep it well below
+    /// `max_feed_age_ms`.
+    pub feed_wait_s: u64,
+    /// The largest request body, in bytes.
+    pub max_body_bytes: u64,
+}
+
+impl BootstrapOptions {
+    /// Options with the defaults of the contract: gateway on port 8081, STS on 8080, Audit on 9090, all
+    /// on the loopback interface.
+    #[must_use]
+    pub fn new(gateway_id: GatewayId, shape: Shape, module: PathBuf) -> Self {
+        Self {
+            gateway_id,
+            shape,
+            listener: Endpoint::loopback(8081),
+            admin: Endpoint::loopback(0),
+            sts: Endpoint::loopback(8080),
+            audit: Endpoint::loopback(9090),
+            module,
+            on_backlog: OnBacklog::default(),
+            evidence_capacity: 1_000,
+            max_feed_age_ms: 30_000,
+            feed_wait_s: 10,
+            max_body_bytes: 10 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The module: once on every worker as a filter, once on the main thread as the feed's singleton.
+
+use serde_json::{Value, json};
+
+use crate::KEY_VARIABLE;
+use crate::options::{BootstrapOptions, OnBacklog, Shape};
+
+/// The name of the filter in the chain, by which a route can switch it off.
+pub(crate) const FILTER: &str = "caracal";
+/// Filter and singleton share data because they share this id. It never changes: a new id would be a
+/// new, empty store.
+const VM_ID: &str = "caracal";
+
+/// The HTTP filter.
+pub(crate) fn filter(options: &BootstrapOptions) -> Value {
+    json!({
+        "name": FILTER,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": plugin(options, "caracal-filter", &filter_configuration(options)),
+        },
+    })
+}
+
+/// The bootstrap extension.
+pub(crate) fn singleton(options: &BootstrapOptions) -> Value {
+    let configuration = json!({
+        "service": "feed",
+        "gateway_id": options.gateway_id,
+        "sts": {"cluster": "sts", "authority": "sts"},
+        "wait_s": options.feed_wait_s,
+    });
+    json!({
+        "name": "envoy.bootstrap.wasm",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.wasm.v3.WasmService",
+            "singleton": true,
+            "config": plugin(options, "caracal-feed", &configuration),
+        },
+    })
+}
+
+fn plugin(options: &BootstrapOptions, name: &str, configuration: &Value) -> Value {
+    json!({
+        "name": name,
+        "root_id": name,
+        // A VM that trapped is made anew; until then, and while it is empty, every request is refused.
+        "failure_policy": "FAIL_RELOAD",
+        "reload_config": {"backoff": {"base_interval": "1s", "max_interval": "10s"}},
+        "vm_config": {
+            "vm_id": VM_ID,
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": options.module.to_string_lossy()}},
+            "environment_variables": {"host_env_keys": [KEY_VARIABLE]},
+        },
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": configuration.to_string(),
+        },
+    })
+}
+
+fn filter_configuration(options: &BootstrapOptions) -> Value {
+    let on_backlog = match options.on_backlog {
+        OnBacklog::Allow => "allow",
+        OnBacklog::Deny => "deny",
+    };
+    let mut configuration = json!({
+        "gateway_id": options.gateway_id,
+        "sts": {"cluster": "sts", "authority": "sts"},
+        "audit": {
+            "cluster": "audit",
+            "authority": "audit",
+            "on_backlog": on_backlog,
+            "capacity": options.evidence_capacity,
+        },
+        "max_feed_age_ms": options.max_feed_age_ms,
+        "max_body_bytes": options.max_body_bytes,
+    });
+    let specific = match &options.shape {
+        Shape::Gateway(gateway) => {
+            let mut specific = json!({"role": "gateway", "binding": "header"});
+            if let (Some(zone), Some(members)) = (&gateway.zone, specific.as_object_mut()) {
+                members.insert("zone".to_owned(), json!(zone));
+            }
+            specific
+        }
+        Shape::Sidecar(sidecar) => json!({
+            "role": "resource",
+            "binding": {"fixed": {"zone": sidecar.zone, "resource": sidecar.resource}},
+            "forward_mandate": sidecar.forward_mandate,
+        }),
+    };
+    if let (Some(members), Value::Object(specific)) = (configuration.as_object_mut(), specific) {
+        members.extend(specific);
+    }
+    configuration
+}

@@ -1,0 +1,273 @@
+//! Evidence: every decision becomes an event, and an event is kept until Audit acknowledges it.
+//!
+//! The filter has no disk, so each worker numbers its events and holds a bounded number of them. A
+//! request needs a place in the buffer before it is decided; when there is none, it is refused (or, if
+//! the operator chose so, goes on without evidence, and the gap in the numbers shows that).
+
+use std::collections::VecDeque;
+
+use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{AuditConfig, FilterConfig};
+use crate::host::{AnswerSize, CallToken, Host, Level};
+use crate::metrics;
+use crate::signed::{SignedCall, send};
+
+/// Where events go.
+pub const PATH: &str = "/internal/audit/gateway-events";
+/// An event older than this is sent on the next tick, in milliseconds.
+const MAX_DELAY_MS: u64 = 200;
+/// As many events are sent without waiting.
+const BATCH: usize = 100;
+/// The most events in one call.
+const MAX_BATCH: usize = 1_000;
+/// The longest pause after failed deliveries, in milliseconds.
+const MAX_BACKOFF_MS: u64 = 5_000;
+
+/// One decision (contract gateway §A18).
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Position in this worker's events, from 1.
+    pub seq: u64,
+    /// Unix milliseconds.
+    pub occurred_at: u64,
+    /// The zone, as far as it is known for certain.
+    pub zone_id: Option<String>,
+    /// The request.
+    pub request_id: String,
+    /// `gateway_resource_request`, `gateway_denied` or `replay_detected`.
+    pub event_type: &'static str,
+    /// `allow` or `deny`.
+    pub decision: &'static str,
+    /// `executed`, `refused`, `anomaly` or `cancelled`.
+    pub evaluation_status: &'static str,
+    /// The reason's code, for a deny.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// More about the request. Never path, query, header, body or token.
+    pub metadata: Metadata,
+}
+
+/// What an event says about its request.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Metadata {
+    /// `gateway` or `resource`.
+    pub role: &'static str,
+    /// The acting application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_id: Option<String>,
+    /// The resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// First eight bytes of SHA-256 of the token, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_fingerprint: Option<String>,
+    /// `user` or `application`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject_kind: Option<&'static str>,
+    /// The mandate's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// The HTTP method.
+    pub method: String,
+    /// The status that the caller got; 0 when none was sent.
+    pub gateway_status: u16,
+    /// `success`, `redirect`, `client_error`, `server_error` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_class: Option<&'static str>,
+    /// Milliseconds to the response headers.
+    pub latency_ms: u64,
+    /// Bytes of the response body.
+    pub response_bytes: u64,
+    /// The trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// The upstream's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_host: Option<String>,
+    /// How the credential travelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_mode: Option<String>,
+    /// Whose credential it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<String>,
+    /// Through which connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<String>,
+    /// Whether a revocation cut the response off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub revocation_interrupted: bool,
+    /// Why only the STS could decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Batch<'a> {
+    gateway: &'a str,
+    worker: &'a str,
+    incarnation: u64,
+    events: Vec<&'a Event>,
+}
+
+#[derive(Deserialize)]
+struct Acknowledgement {
+    acknowledged: u64,
+}
+
+/// Whether a request may go on as far as evidence is concerned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// A place is reserved; [`Evidence::record`] fills it, [`Evidence::release`] gives it back.
+    Reserved,
+    /// There is no place, and the operator wants traffic more than evidence.
+    Unrecorded,
+    /// There is no place: refuse.
+    Backlog,
+}
+
+/// The events of one worker.
+pub struct Evidence {
+    config: AuditConfig,
+    gateway: String,
+    worker: String,
+    incarnation: u64,
+    pending: VecDeque<Event>,
+    reserved: usize,
+    last_seq: u64,
+    in_flight: Option<CallToken>,
+    failures: u32,
+    next_delivery: u64,
+}
+
+impl Evidence {
+    /// No events yet. Worker and incarnation are new with every start of the VM.
+    #[must_use]
+    pub fn new(host: &dyn Host, config: &FilterConfig) -> Self {
+        let mut worker = [0_u8; 8];
+        if !host.random(&mut worker) {
+            host.log(Level::Warn, "caracal evidence: no random source to name this worker by");
+        }
+        Self {
+            config: config.audit.clone(),
+            gateway: config.gateway_id.to_string(),
+            worker: to_hex(&worker),
+            incarnation: host.now(),
+            pending: VecDeque::new(),
+            reserved: 0,
+            last_seq: 0,
+            in_flight: None,
+            failures: 0,
+            next_delivery: 0,
+        }
+    }
+
+    /// Asks for a place before a request is decided.
+    pub fn admit(&mut self, host: &dyn Host) -> Admission {
+        if self.pending.len() + self.reserved < self.config.capacity {
+            self.reserved += 1;
+            return Admission::Reserved;
+        }
+        self.last_seq += 1;
+        host.count(metrics::EVIDENCE_DROPPED, 1);
+        if self.config.deny_on_backlog { Admission::Backlog } else { Admission::Unrecorded }
+    }
+
+    /// Fills a reserved place. The event's number is given here.
+    pub fn record(&mut self, mut event: Event) {
+        self.release();
+        self.last_seq += 1;
+        event.seq = self.last_seq;
+        self.pending.push_back(event);
+    }
+
+    /// Gives a reserved place back.
+    pub fn release(&mut self) {
+        self.reserved = self.reserved.saturating_sub(1);
+    }
+
+    /// How many events wait for Audit.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Sends what is due. Only a root context may call this: the answer arrives where the call started.
+    pub fn on_tick(&mut self, host: &dyn Host, key: &GatewayKey) {
+        let now = host.now();
+        let Some(oldest) = self.pending.front() else { return };
+        let due = self.pending.len() >= BATCH || now.saturating_sub(oldest.occurred_at) >= MAX_DELAY_MS;
+        if due && self.in_flight.is_none() && now >= self.next_delivery {
+            self.deliver(host, key);
+        }
+    }
+
+    /// Takes Audit's answer; forgets what it acknowledged.
+    pub fn on_answer(&mut self, host: &dyn Host, key: &GatewayKey, token: CallToken, size: AnswerSize) {
+        if self.in_flight != Some(token) {
+            return;
+        }
+        self.in_flight = None;
+        let answer = host.answer(size).filter(|answer| answer.status == 200);
+        let acknowledged: Option<Acknowledgement> =
+            answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+        let Some(Acknowledgement { acknowledged }) = acknowledged else {
+            self.fail(host, "Audit does not acknowledge");
+            return;
+        };
+        let before = self.pending.len();
+        while self.pending.front().is_some_and(|event| event.seq <= acknowledged) {
+            self.pending.pop_front();
+        }
+        let gone = before - self.pending.len();
+        if gone == 0 {
+            self.fail(host, "Audit acknowledges nothing new");
+            return;
+        }
+        self.failures = 0;
+        host.count(metrics::EVIDENCE_ACKNOWLEDGED, u64::try_from(gone).unwrap_or(u64::MAX));
+        if self.pending.len() >= BATCH {
+            self.deliver(host, key);
+        }
+    }
+
+    fn deliver(&mut self, host: &dyn Host, key: &GatewayKey) {
+        let batch = Batch {
+            gateway: &self.gateway,
+            worker: &self.worker,
+            incarnation: self.incarnation,
+            events: self.pending.iter().take(MAX_BATCH).collect(),
+        };
+        let body = match serde_json::to_vec(&batch) {
+            Ok(body) => body,
+            Err(error) => return self.fail(host, &error.to_string()),
+        };
+        let call = SignedCall {
+            server: &self.config.server,
+            method: "POST",
+            path: PATH,
+            content_type: Some("application/json"),
+            body: &body,
+            request_id: None,
+            timeout_ms: self.config.server.timeout_ms,
+        };
+        match send(host, key, &call) {
+            Ok(token) => self.in_flight = Some(token),
+            Err(error) => self.fail(host, &error.to_string()),
+        }
+    }
+
+    fn fail(&mut self, host: &dyn Host, problem: &str) {
+        self.failures = self.failures.saturating_add(1);
+        let pause = (100_u64 << self.failures.min(10)).min(MAX_BACKOFF_MS);
+        self.next_delivery = host.now().saturating_add(pause);
+        host.count(metrics::EVIDENCE_ERRORS, 1);
+        let message = format!(
+            "caracal evidence: delivery to cluster {} failed: {problem}; {} events wait",
+            self.config.server.cluster,
+            self.pending.len()
+        );
+        host.log(Level::Warn, &message);
+    }
+}

@@ -1,0 +1,218 @@
+//! What changes in a request before it goes on, and in a response before it goes back
+//! (contract gateway §A15 and §A16).
+
+use std::collections::BTreeSet;
+
+use caracal_mandate::header;
+use caracal_mandate::path::{DecodedPath, split_target};
+use caracal_mandate::upstream::{Scheme, UpstreamUrl};
+use caracal_mandate::verdict::DenyReason;
+
+use crate::config::Role;
+use crate::exchange::Granted;
+use crate::host::{Direction, Headers, Host};
+use crate::root::Worker;
+
+/// The header by which the route finds the cluster. Only the filter writes it: it is taken out of every
+/// inbound request, and the route takes it out of what goes upstream.
+pub const SELECTOR: &str = "x-caracal-upstream";
+
+/// A request as it came in.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    headers: Headers,
+    request_id: String,
+}
+
+impl Inbound {
+    /// Reads all headers at once, because a lookup by name shows the first value only, and settles the
+    /// request id. `None` without a random source.
+    #[must_use]
+    pub fn read(host: &dyn Host) -> Option<Self> {
+        let mut inbound = Self { headers: host.headers(Direction::Request), request_id: String::new() };
+        let accepted = inbound.first("x-request-id").and_then(header::accepted_request_id).map(str::to_owned);
+        inbound.request_id = match accepted {
+            Some(request_id) => request_id,
+            None => {
+                let mut random = [0_u8; 16];
+                if !host.random(&mut random) {
+                    return None;
+                }
+                header::uuid_v4(random)
+            }
+        };
+        Some(inbound)
+    }
+
+    /// The request's id, the caller's or ours.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The first value of a header.
+    #[must_use]
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// All values of a header.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<&[u8]> {
+        self.headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_slice()).collect()
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &[u8] {
+        self.first(":method").unwrap_or_default()
+    }
+
+    /// The raw path with its query.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        self.first(":path").unwrap_or_default()
+    }
+
+    /// Whether the announced body is larger than allowed.
+    fn too_large(&self, limit: u64) -> bool {
+        self.all("content-length").iter().any(|value| {
+            let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u64>().ok());
+            length.is_none_or(|length| length > limit)
+        })
+    }
+
+    fn names(&self) -> BTreeSet<&str> {
+        self.headers.iter().map(|(name, _)| name.as_str()).filter(|name| !name.starts_with(':')).collect()
+    }
+}
+
+/// Prepares a request for the service behind this filter.
+///
+/// # Errors
+/// [`DenyReason::PayloadTooLarge`].
+pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason> {
+    if inbound.too_large(worker.config.max_body_bytes) {
+        return Err(DenyReason::PayloadTooLarge);
+    }
+    let host = worker.host.as_ref();
+    for name in inbound.names() {
+        if name.starts_with("x-caracal-") || (name == "authorization" && !worker.config.forward_mandate) {
+            host.remove_header(Direction::Request, name);
+        }
+    }
+    host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
+    Ok(())
+}
+
+/// Prepares a request for the upstream that the STS named; returns that upstream's host. Nothing is
+/// changed unless everything fits.
+///
+/// # Errors
+/// Rows 16 to 19 of contract gateway §A5.
+pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Result<String, DenyReason> {
+    let host = worker.host.as_ref();
+    let url = UpstreamUrl::parse(&granted.directive.url).map_err(|_| DenyReason::UpstreamNotAddressable)?;
+    if !url.allowed_by(&granted.directive.allowed_token_hosts) {
+        return Err(DenyReason::ProviderHost);
+    }
+    let credential =
+        granted.directive.credential(&granted.access_token).map_err(|_| DenyReason::RequestBuild)?;
+    let (path, query) = split_target(inbound.path());
+    let path = DecodedPath::parse(path).map_err(|_| DenyReason::PathTraversal)?;
+    let in_query = credential.query.as_ref().map(|(name, value)| (name.as_str(), value.as_str()));
+    let target = url.target(&path, query, in_query).map_err(|_| DenyReason::RequestBuild)?;
+    if inbound.too_large(worker.config.max_body_bytes) {
+        return Err(DenyReason::PayloadTooLarge);
+    }
+    let traceparent = match inbound.first("traceparent").filter(|value| header::valid_traceparent(value)) {
+        Some(traceparent) => traceparent.to_vec(),
+        None => {
+            let mut random = [0_u8; 24];
+            if !host.random(&mut random) {
+                return Err(DenyReason::Internal);
+            }
+            header::new_traceparent(random).into_bytes()
+        }
+    };
+
+    let rewritten = ["authorization", "baggage", "traceparent", "x-request-id"];
+    for name in inbound.names() {
+        let replaced = credential.header.as_ref().is_some_and(|(header, _)| header == name);
+        let ours = rewritten.contains(&name) || name.starts_with("x-envoy-");
+        if replaced || ours || header::stripped_from_request(name.as_bytes()) {
+            host.remove_header(Direction::Request, name);
+        }
+    }
+    let set = |name: &str, value: &[u8]| host.set_header(Direction::Request, name, value);
+    if let Some((name, value)) = &credential.header {
+        set(name, value.as_bytes());
+    }
+    if let Some(identity) = &credential.identity {
+        set("x-caracal-identity", identity.as_bytes());
+    }
+    if let Some(baggage) = header::strip_baggage(inbound.all("baggage")) {
+        set("baggage", &baggage);
+    }
+    set("x-request-id", inbound.request_id.as_bytes());
+    set("traceparent", &traceparent);
+    if let Some(peer) = peer_address(host) {
+        set("x-forwarded-for", peer.as_bytes());
+    }
+    let tls = inbound.first("x-forwarded-proto") == Some(b"https");
+    set("x-forwarded-proto", if tls { b"https" } else { b"http" });
+    if let Some(authority) = inbound.first(":authority") {
+        set("x-forwarded-host", authority);
+    }
+    let cluster = match url.scheme() {
+        Scheme::Http => &worker.config.plain_cluster,
+        Scheme::Https => &worker.config.tls_cluster,
+    };
+    set(SELECTOR, cluster.as_bytes());
+    set(":path", target.as_bytes());
+    set(":authority", url.authority().as_bytes());
+    Ok(url.host().to_owned())
+}
+
+/// Prepares a response for the caller; returns its status. `exp` is the inbound mandate's end.
+pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
+    let host = worker.host.as_ref();
+    let headers = host.headers(Direction::Response);
+    let set = |name: &str, value: &[u8]| host.set_header(Direction::Response, name, value);
+    let first =
+        |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice());
+    let status =
+        first(":status").and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()).unwrap_or(0);
+    if worker.config.role == Role::Gateway {
+        let nominated: Vec<Vec<u8>> = headers
+            .iter()
+            .filter(|(name, _)| name == "connection")
+            .flat_map(|(_, value)| header::connection_nominated(value))
+            .collect();
+        let goes = |name: &str, value: &[u8]| {
+            header::stripped_from_response(name.as_bytes())
+                || name.starts_with("x-envoy-")
+                || nominated.iter().any(|nominated| nominated == name.as_bytes())
+                || (matches!(name, "location" | "content-location") && !header::location_stays(value))
+        };
+        let gone: BTreeSet<&str> = headers
+            .iter()
+            .filter(|(name, value)| !name.starts_with(':') && goes(name, value))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for name in gone {
+            host.remove_header(Direction::Response, name);
+        }
+        let now = i64::try_from(host.now() / 1_000).unwrap_or(i64::MAX);
+        set("x-caracal-token-expires-in", exp.saturating_sub(now).max(0).to_string().as_bytes());
+    }
+    set("x-request-id", inbound.request_id.as_bytes());
+    status
+}
+
+/// The caller's address without its port.
+fn peer_address(host: &dyn Host) -> Option<String> {
+    let address = String::from_utf8(host.property(&["source", "address"])?).ok()?;
+    let address: std::net::SocketAddr = address.parse().ok()?;
+    Some(address.ip().to_string())
+}

@@ -1,0 +1,40 @@
+//! Names of all metrics. One deny reason is one counter: `caracal_gateway_denials_<reason>_total`.
+
+use caracal_mandate::verdict::DenyReason;
+
+/// Requests seen.
+pub const REQUESTS: &str = "caracal_gateway_requests_total";
+/// Requests whose upstream answered, or would have.
+pub const ALLOWED: &str = "caracal_gateway_requests_allowed_total";
+/// Requests refused.
+pub const DENIED: &str = "caracal_gateway_requests_denied_total";
+/// Exchanges that failed.
+pub const STS_ERRORS: &str = "caracal_gateway_sts_exchange_errors_total";
+/// Milliseconds that the last exchange took.
+pub const STS_LATENCY: &str = "caracal_gateway_sts_exchange_latency_ms";
+/// Times that the circuit opened.
+pub const CIRCUIT_OPENED: &str = "caracal_gateway_sts_circuit_opened_total";
+/// Streams cut off because an anchor was revoked.
+pub const STREAMS_CUT: &str = "caracal_gateway_streams_revoked_total";
+/// Successful polls of the feed.
+pub const FEED_POLLS: &str = "caracal_gateway_feed_polls_total";
+/// Failed polls of the feed.
+pub const FEED_ERRORS: &str = "caracal_gateway_feed_errors_total";
+/// The generation that is applied.
+pub const FEED_GENERATION: &str = "caracal_gateway_feed_generation";
+/// Revoked anchors that are remembered.
+pub const REVOCATIONS_ACTIVE: &str = "caracal_gateway_revocations_active";
+/// 1 when Envoy verifies signatures, 0 when Rust inside the VM does.
+pub const SIGNATURES_BY_HOST: &str = "caracal_gateway_signatures_by_host";
+/// Events that Audit acknowledged.
+pub const EVIDENCE_ACKNOWLEDGED: &str = "caracal_gateway_audit_persisted_total";
+/// Events that were lost because the buffer was full.
+pub const EVIDENCE_DROPPED: &str = "caracal_gateway_audit_dropped_total";
+/// Deliveries to Audit that failed.
+pub const EVIDENCE_ERRORS: &str = "caracal_gateway_audit_sink_errors_total";
+
+/// The counter of a reason.
+#[must_use]
+pub fn denials(reason: DenyReason) -> String {
+    format!("caracal_gateway_denials_{}_total", reason.label())
+}

@@ -1,0 +1,38 @@
+//! Answers that the filter gives in the upstream's place (contract gateway §A17).
+
+use caracal_mandate::error::ErrorBody;
+use caracal_mandate::verdict::DenyReason;
+
+/// What the caller is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// The reason, for evidence and metrics.
+    pub reason: DenyReason,
+    /// The HTTP status.
+    pub status: u16,
+    /// The `error` member.
+    pub error: String,
+    /// The `error_description` member.
+    pub description: String,
+}
+
+impl Refusal {
+    /// The body, newline-terminated.
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> String {
+        let mut body = ErrorBody::new(self.error.as_str(), self.description.as_str(), request_id).to_json();
+        body.push('\n');
+        body
+    }
+}
+
+impl From<DenyReason> for Refusal {
+    fn from(reason: DenyReason) -> Self {
+        Self {
+            reason,
+            status: reason.status(),
+            error: reason.error().to_owned(),
+            description: reason.description().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a root context does: follow the feed for all workers, or hold what a worker's requests share.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use caracal_mandate::decide::SignatureCache;
+use caracal_mandate::gateway_signature::GatewayKey;
+
+use crate::config::{Config, FilterConfig};
+use crate::crypto::Verifier;
+use crate::evidence::Evidence;
+use crate::exchange::Circuit;
+use crate::feed::{self, FeedPoller};
+use crate::host::{AnswerSize, CallToken, Host, Level};
+use crate::metrics;
+use crate::signed::KEY_VARIABLE;
+use crate::snapshot::View;
+
+/// Milliseconds between two looks at whether evidence is due.
+const WORKER_TICK_MS: u64 = 25;
+
+/// What the requests of one worker share.
+pub struct Worker {
+    /// The host.
+    pub host: Rc<dyn Host>,
+    /// The configuration.
+    pub config: FilterConfig,
+    /// The key that proves who we are.
+    pub key: GatewayKey,
+    /// The verifier.
+    pub verifier: Verifier,
+    /// The feed as this worker knows it.
+    pub view: RefCell<View>,
+    /// Tokens with a good signature.
+    pub signatures: RefCell<SignatureCache>,
+    /// The circuit towards the STS.
+    pub circuit: RefCell<Circuit>,
+    /// Events on their way to Audit.
+    pub evidence: RefCell<Evidence>,
+}
+
+/// A root context.
+pub enum Root {
+    /// Not configured, or refused.
+    Idle,
+    /// The singleton.
+    Feed(Box<FeedPoller>),
+    /// The filter on a worker.
+    Filter(Rc<Worker>),
+}
+
+impl Root {
+    /// Reads the configuration. An error is logged, and the host then refuses the plugin.
+    pub fn configure(host: &Rc<dyn Host>, text: &[u8]) -> Option<Self> {
+        match Self::try_configure(host, text) {
+            Ok(root) => Some(root),
+            Err(problem) => {
+                host.log(Level::Error, &format!("caracal: refused to start: {problem}"));
+                None
+            }
+        }
+    }
+
+    fn try_configure(host: &Rc<dyn Host>, text: &[u8]) -> Result<Self, String> {
+        let config = Config::parse(text).map_err(|error| error.to_string())?;
+        let key = host
+            .environment(KEY_VARIABLE)
+            .ok_or_else(|| format!("environment variable {KEY_VARIABLE} of the VM is missing"))?;
+        let key = GatewayKey::from_hex(&key)
+            .map_err(|error| format!("environment variable {KEY_VARIABLE} {error}"))?;
+        match config {
+            Config::Feed(config) => {
+                host.tick_every(feed::TICK_MS);
+                host.log(
+                    Level::Info,
+                    &format!("caracal feed: {} follows {}", config.gateway_id, config.sts.cluster),
+                );
+                Ok(Self::Feed(Box::new(FeedPoller::new(config, key))))
+            }
+            Config::Filter(config) => {
+                let verifier = Verifier::choose(host).map_err(|error| error.to_string())?;
+                host.gauge(metrics::SIGNATURES_BY_HOST, u64::from(matches!(verifier, Verifier::Host(_))));
+                host.tick_every(WORKER_TICK_MS);
+                let message = format!(
+                    "caracal filter {}: gateway {}, role {:?}, signatures by {}",
+                    env!("CARGO_PKG_VERSION"),
+                    config.gateway_id,
+                    config.role,
+                    verifier.name()
+                );
+                host.log(Level::Info, &message);
+                Ok(Self::Filter(Rc::new(Worker {
+                    host: Rc::clone(host),
+                    key,
+                    verifier,
+                    view: RefCell::default(),
+                    signatures: RefCell::new(SignatureCache::new(config.signature_cache)),
+                    circuit: RefCell::default(),
+                    evidence: RefCell::new(Evidence::new(host.as_ref(), &config)),
+                    config: *config,
+                })))
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn on_tick(&mut self, host: &dyn Host) {
+        match self {
+            Self::Idle => {}
+            Self::Feed(poller) => poller.on_tick(host),
+            Self::Filter(worker) => worker.evidence.borrow_mut().on_tick(host, &worker.key),
+        }
+    }
+
+    /// Takes the answer to a call that this root started.
+    pub fn on_answer(&mut self, host: &dyn Host, token: CallToken, size: AnswerSize) {
+        match self {
+            Self::Idle => {}
+            Self::Feed(poller) => poller.on_answer(host, token, size),
+            Self::Filter(worker) => worker.evidence.borrow_mut().on_answer(host, &worker.key, token, size),
+        }
+    }
+
+    /// The worker, when this root is one.
+    #[must_use]
+    pub fn worker(&self) -> Option<&Rc<Worker>> {
+        match self {
+            Self::Filter(worker) => Some(worker),
+            Self::Idle | Self::Feed(_) => None,
+        }
+    }
+}

@@ -1,2 +1,50 @@
-//! Placeholder.
-fn main() {}
+//! `caracal`: every service of Caracal in one process, with Envoy beside it.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod data;
+mod envoy;
+mod error;
+mod output;
+mod runtime;
+mod services;
+mod status;
+mod tour;
+mod up;
+
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Cli, Command};
+use error::Error;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{} {error}", output::failure("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Error> {
+    match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "caracal", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Down { data } => status::down(&data.folder()?),
+        Command::GuardedEnvoy { command } => Err(envoy::become_guarded(&command)),
+        Command::Status { data, json } => block_on(status::status(&data.folder()?, json))?,
+        Command::Up(options) => {
+            caracal_store::telemetry::start()?;
+            block_on(up::up(options))?
+        }
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(runtime.map_err(Error::Runtime)?.block_on(work))
+}

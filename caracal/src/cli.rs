@@ -1,0 +1,117 @@
+//! The command line.
+
+use crate::error::Error;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Short-lived, policy-approved, revocable authority for agents, enforced in Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "caracal", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every service and Envoy in the foreground until Ctrl-C.
+    #[command(after_help = "Examples:\n  caracal up --envoy /usr/bin/envoy --filter caracal_filter.wasm\n  \
+                            caracal up --tour --exit-after-tour --data /tmp/try")]
+    Up(UpOptions),
+    /// Stop the Caracal that runs on a data folder.
+    #[command(after_help = "Example:\n  caracal down --data /tmp/try")]
+    Down {
+        #[command(flatten)]
+        data: DataOption,
+    },
+    /// Tell whether each service answers, and how much memory all of it takes.
+    #[command(after_help = "Examples:\n  caracal status\n  caracal status --json")]
+    Status {
+        #[command(flatten)]
+        data: DataOption,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  caracal completions bash > /etc/bash_completion.d/caracal")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Become Envoy, bound to the life of the process that asked for it.
+    #[command(hide = true)]
+    GuardedEnvoy {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataOption {
+    /// The folder for the database, secrets and logs [default: $XDG_DATA_HOME/caracal or ~/.local/share/caracal].
+    #[arg(long = "data", env = "CARACAL_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DataOption {
+    /// The folder that was given, or the default one.
+    pub(crate) fn folder(&self) -> Result<PathBuf, Error> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.data
+            .clone()
+            .or_else(|| set("XDG_DATA_HOME").map(|base| base.join("caracal")))
+            .or_else(|| set("HOME").map(|home| home.join(".local/share/caracal")))
+            .ok_or(Error::NoDataFolder)
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    pub(crate) data: DataOption,
+    /// The Envoy binary (1.35 or newer).
+    #[arg(long, env = "CARACAL_ENVOY", value_name = "FILE", default_value = "envoy")]
+    pub(crate) envoy: PathBuf,
+    /// The filter's wasm module.
+    #[arg(long, env = "CARACAL_FILTER", value_name = "FILE")]
+    pub(crate) filter: PathBuf,
+    /// The address that everything listens on.
+    #[arg(long, env = "CARACAL_BIND", default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// The Admin API's port (0: any).
+    #[arg(long, env = "CARACAL_ADMIN_PORT", default_value_t = 3000)]
+    pub(crate) admin_port: u16,
+    /// The STS's port (0: any).
+    #[arg(long, env = "CARACAL_STS_PORT", default_value_t = 8080)]
+    pub(crate) sts_port: u16,
+    /// The Gateway's port, Envoy's (0: any).
+    #[arg(long, env = "CARACAL_GATEWAY_PORT", default_value_t = 8081)]
+    pub(crate) gateway_port: u16,
+    /// The Coordinator's port (0: any).
+    #[arg(long, env = "CARACAL_COORDINATOR_PORT", default_value_t = 4000)]
+    pub(crate) coordinator_port: u16,
+    /// The audit service's port (0: any).
+    #[arg(long, env = "CARACAL_AUDIT_PORT", default_value_t = 9090)]
+    pub(crate) audit_port: u16,
+    /// The issuer that every mandate names [default: http://localhost:<STS port>].
+    #[arg(long, env = "ISSUER_URL", value_name = "URL")]
+    pub(crate) issuer: Option<String>,
+    /// Envoy's worker threads.
+    #[arg(long, env = "CARACAL_ENVOY_WORKERS", value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) envoy_workers: u32,
+    /// How many mandates a minute an application may mint for one resource.
+    #[arg(long, env = "STS_MINT_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) mint_limit: i64,
+    /// Walk through one governed request and its revocation, step by step.
+    #[arg(long)]
+    pub(crate) tour: bool,
+    /// Stop after the tour; the exit status tells whether every step did what it should.
+    #[arg(long, requires = "tour")]
+    pub(crate) exit_after_tour: bool,
+}

@@ -1,0 +1,135 @@
+//! `caracal status` and `caracal down`.
+
+use crate::error::Error;
+use crate::output::{failure, success};
+use crate::runtime::Running;
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long a service may take to answer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a stop may take.
+const STOP: Duration = Duration::from_secs(30);
+
+#[derive(Serialize)]
+struct Report {
+    mode: &'static str,
+    services: Vec<Service>,
+    memory: Memory,
+}
+
+#[derive(Serialize)]
+struct Service {
+    name: &'static str,
+    port: u16,
+    url: String,
+    ok: bool,
+    detail: String,
+}
+
+/// Memory, in bytes; `null` where it cannot be told.
+#[derive(Serialize)]
+struct Memory {
+    control_plane_resident: Option<u64>,
+    envoy_resident: Option<u64>,
+    filter_worker: Option<u64>,
+}
+
+/// Prints whether each service answers, and the memory that all of it takes.
+pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error> {
+    let running = Running::load(folder)?;
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .build()
+        .map_err(|error| Error::Envoy(error.to_string()))?;
+    let mut services = Vec::new();
+    for (name, address, path) in [
+        ("api", running.admin, "/health"),
+        ("sts", running.sts, "/health"),
+        ("gateway", running.gateway, "/health"),
+        ("audit", running.audit, "/health"),
+        ("coordinator", running.coordinator, "/health"),
+    ] {
+        services.push(probe(&client, name, address, path).await);
+    }
+    let report = Report {
+        mode: "health",
+        services,
+        memory: Memory {
+            control_plane_resident: resident(running.pid),
+            envoy_resident: resident(running.envoy_pid),
+            filter_worker: filter_memory(&client, running.envoy_admin).await,
+        },
+    };
+    let ok = report.services.iter().all(|service| service.ok);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    } else {
+        print(&report);
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Asks a running Caracal to stop and waits until it has.
+pub(crate) fn down(folder: &Path) -> Result<ExitCode, Error> {
+    let running = Running::load(folder)?;
+    let pid = i32::try_from(running.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| Error::NotRunning { folder: folder.to_owned() })?;
+    if rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_err() {
+        Running::remove(folder);
+        return Err(Error::NotRunning { folder: folder.to_owned() });
+    }
+    let since = Instant::now();
+    while rustix::process::test_kill_process(pid).is_ok() && Running::load(folder).is_ok() {
+        if since.elapsed() > STOP {
+            return Err(Error::Ended {
+                ended: "nothing",
+                why: format!("process {} is still there", running.pid),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("Stopped.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn probe(client: &reqwest::Client, name: &'static str, address: SocketAddr, path: &str) -> Service {
+    let url = format!("http://{address}{path}");
+    let (ok, detail) = match client.get(&url).send().await {
+        Ok(answer) => (answer.status().is_success(), answer.status().as_u16().to_string()),
+        Err(error) if error.is_timeout() => (false, "timeout".to_owned()),
+        Err(_) => (false, "unreachable".to_owned()),
+    };
+    Service { name, port: address.port(), url, ok, detail }
+}
+
+/// The resident memory of a process, from the kernel.
+fn resident(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// The linear memory of the largest worker, as the filter itself reports it.
+async fn filter_memory(client: &reqwest::Client, admin: SocketAddr) -> Option<u64> {
+    let answer = client.get(format!("http://{admin}/stats?filter=memory_bytes")).send().await.ok()?;
+    let text = answer.text().await.ok()?;
+    text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse().ok()).max()
+}
+
+fn print(report: &Report) {
+    for service in &report.services {
+        let mark = if service.ok { success("ok") } else { failure("FAIL") };
+        println!("{mark:<6} {:<12} {:<36} {}", service.name, service.url, service.detail);
+    }
+    let show = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.1} MB", bytes as f64 / 1_048_576.0))
+    };
+    println!("memory of the control plane: {}", show(report.memory.control_plane_resident));
+    println!("memory of Envoy:             {}", show(report.memory.envoy_resident));
+    println!("memory of one worker VM:     {}", show(report.memory.filter_worker));
+}

@@ -1,0 +1,144 @@
+//! A running `caracal up`.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// The issuer of every test, the same across restarts.
+pub const ISSUER: &str = "http://sts.caracal.test";
+
+fn from_xtask(name: &str) -> PathBuf {
+    match std::env::var_os(name) {
+        Some(path) => PathBuf::from(path),
+        None => panic!("{name} is not set: run the end-to-end tests with `cargo xtask test --e2e`"),
+    }
+}
+
+pub fn binary() -> PathBuf {
+    from_xtask("CARACAL_TEST_BIN")
+}
+
+pub fn filter_module() -> PathBuf {
+    from_xtask("CARACAL_TEST_FILTER")
+}
+
+/// The module that traps on the header `x-caracal-test-trap`.
+pub fn trapping_filter_module() -> PathBuf {
+    from_xtask("CARACAL_TEST_FILTER_TRAP")
+}
+
+pub fn envoy_binary() -> PathBuf {
+    from_xtask("CARACAL_TEST_ENVOY")
+}
+
+/// An interpreter that has the published SDKs.
+pub fn python() -> PathBuf {
+    from_xtask("CARACAL_TEST_PYTHON")
+}
+
+pub struct Options {
+    pub filter: PathBuf,
+    pub arguments: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { filter: filter_module(), arguments: Vec::new() }
+    }
+}
+
+/// A running Caracal on a data folder of its own.
+pub struct Stack {
+    pub data: TempDir,
+    pub child: Child,
+    pub running: Value,
+    options: Options,
+}
+
+impl Stack {
+    pub async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub async fn start_with(options: Options) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let (child, running) = launch(data.path(), &options).await;
+        Self { data, child, running, options }
+    }
+
+    /// Ends it like a power cut would.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+        let _ = std::fs::remove_file(self.data.path().join("data/runtime.json"));
+    }
+
+    /// Starts it again on the same data folder.
+    pub async fn restart(&mut self) {
+        (self.child, self.running) = launch(self.data.path(), &self.options).await;
+    }
+
+    /// The data folder itself.
+    pub fn folder(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    pub fn url(&self, service: &str) -> String {
+        format!("http://{}", self.running[service].as_str().unwrap())
+    }
+
+    pub fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.folder().join("secrets/adminToken")).unwrap().trim().to_owned()
+    }
+
+    pub fn envoy_log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("envoy.log")).unwrap_or_default()
+    }
+
+    /// The value of a statistic of Envoy's, summed over all whose name contains `part`.
+    pub async fn envoy_stat(&self, part: &str) -> u64 {
+        let text = reqwest::get(format!("{}/stats?filter={part}", self.url("envoy_admin"))).await.unwrap();
+        let text = text.text().await.unwrap();
+        text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum()
+    }
+}
+
+async fn launch(data: &Path, options: &Options) -> (Child, Value) {
+    let folder = data.join("data");
+    let mut command = Command::new(binary());
+    command
+        .arg("up")
+        .arg("--data")
+        .arg(&folder)
+        .arg("--envoy")
+        .arg(envoy_binary())
+        .arg("--filter")
+        .arg(&options.filter);
+    for port in ["--admin-port", "--sts-port", "--gateway-port", "--coordinator-port", "--audit-port"] {
+        command.args([port, "0"]);
+    }
+    command.args(["--issuer", ISSUER]).args(&options.arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("Caracal is up") {
+            // Whatever it says later is read, so that it never waits for a reader.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            let stderr = child.stderr.take().unwrap();
+            tokio::spawn(async move {
+                let mut stderr = BufReader::new(stderr).lines();
+                while let Ok(Some(line)) = stderr.next_line().await {
+                    eprintln!("caracal: {line}");
+                }
+            });
+            let running = std::fs::read_to_string(folder.join("runtime.json")).unwrap();
+            return (child, serde_json::from_str(&running).unwrap());
+        }
+    }
+    let mut why = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
+    panic!("caracal did not come up: {why}");
+}

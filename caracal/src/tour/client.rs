@@ -68,7 +68,7 @@ impl Caller {
     /// Asks the STS for a mandate.
     pub(super) async fn mint(&self, form: &[(&str, &str)]) -> Result<String, Error> {
         let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        let form: Vec<_> = [grant].iter().chain(form).collect();
+        let form: Vec<(&str, &str)> = [grant].into_iter().chain(form.iter().copied()).collect();
         let path = "/oauth/2/token";
         let answer = json(self.http.post(url(self.running.sts, path)).form(&form), path).await?;
         let token = answer.get("access_token").and_then(Value::as_str);

@@ -16,6 +16,7 @@ use super::contract::{DATA_DOCUMENT_NAMES, DECISION_CONTRACT_SOURCE, POLICY_PACK
 use super::engine::{EvaluationError, parse_position, rego_engine, short_message};
 use super::input::PolicyInput;
 use super::sha256_hex;
+use super::shape::{MAX_DEPTH, MAX_NESTING, check_delimiters, check_depth};
 pub use super::source_text::Position;
 use super::source_text::{Token, TokenKind, UnterminatedString, has_data_document_marker, tokens};
 
@@ -81,6 +82,9 @@ pub enum ValidationErrorKind {
     /// A rule with a name that is not one of the six.
     #[error("a data document may define only {allowed}, not `{0}`", allowed = DATA_DOCUMENT_NAMES.join(", "))]
     RuleNotAllowed(String),
+    /// An expression that is nested or chained too deep.
+    #[error("the expression is more than {MAX_DEPTH} levels or {MAX_NESTING} brackets deep")]
+    TooDeep,
     /// A bracket without its partner.
     #[error("a bracket has no partner")]
     UnbalancedDelimiters,
@@ -90,7 +94,7 @@ pub enum ValidationErrorKind {
 }
 
 impl ValidationErrorKind {
-    /// The code on the wire (contract admin-audit §5.10; the last three are our own).
+    /// The code on the wire (contract admin-audit §5.10; the last four are our own).
     #[must_use]
     pub fn code(&self) -> String {
         match self {
@@ -107,6 +111,7 @@ impl ValidationErrorKind {
             Self::MustDefineData => "data_document_must_define_data".to_owned(),
             Self::RuleNotAllowed(name) => format!("data_document_rule_not_allowed:{name}"),
             Self::ReferenceNotAllowed(name) => format!("data_document_reference_not_allowed:{name}"),
+            Self::TooDeep => "expression_too_deep".to_owned(),
             Self::InvalidSyntax(_) => "invalid_syntax".to_owned(),
             Self::DoesNotCompile(_) => "does_not_compile".to_owned(),
         }
@@ -243,32 +248,13 @@ fn check_text(source: &str) -> Result<Vec<Token>, ValidationError> {
     let tokens = tokens(source)
         .map_err(|UnterminatedString(position)| here(ValidationErrorKind::UnterminatedString, position))?;
     check_delimiters(&tokens)?;
+    check_depth(&tokens)?;
     let package = package_name(&tokens)?;
     check_builtins(&tokens)?;
     if package.path() != Some(POLICY_PACKAGE) {
         return Err(here(ValidationErrorKind::MustUsePackage, package.position));
     }
     Ok(tokens)
-}
-
-fn check_delimiters(tokens: &[Token]) -> Result<(), ValidationError> {
-    let mut open = Vec::new();
-    for token in tokens {
-        let TokenKind::Symbol(symbol) = token.kind else { continue };
-        match symbol {
-            '(' => open.push((')', token.position)),
-            '[' => open.push((']', token.position)),
-            '{' => open.push(('}', token.position)),
-            ')' | ']' | '}' if open.pop().map(|(closing, _)| closing) != Some(symbol) => {
-                return Err(here(ValidationErrorKind::UnbalancedDelimiters, token.position));
-            }
-            _ => {}
-        }
-    }
-    match open.pop() {
-        Some((_, position)) => Err(here(ValidationErrorKind::UnbalancedDelimiters, position)),
-        None => Ok(()),
-    }
 }
 
 fn package_name(tokens: &[Token]) -> Result<&Token, ValidationError> {
@@ -466,7 +452,7 @@ pub(super) fn does_not_compile(message: &str) -> ValidationError {
     ValidationError { kind, position: parse_position(message) }
 }
 
-fn here(kind: ValidationErrorKind, position: Position) -> ValidationError {
+pub(super) fn here(kind: ValidationErrorKind, position: Position) -> ValidationError {
     ValidationError { kind, position: Some(position) }
 }
 

@@ -21,6 +21,7 @@ pub mod decision;
 pub mod document;
 mod engine;
 pub mod input;
+mod shape;
 mod source_text;
 mod worker;
 

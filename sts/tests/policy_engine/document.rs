@@ -150,3 +150,31 @@ grants := {
         assert_eq!(document.preview().rules, rules, "{source}");
     }
 }
+
+/// A parser that recurses into every one of these would run out of stack or time, and take the process with it.
+#[test]
+fn texts_that_would_exhaust_the_parser_are_refused_by_their_shape() {
+    let many = 14_000;
+    for (what, rule) in [
+        ("brackets", format!("restrict := {}1{}", "[".repeat(many), "]".repeat(many))),
+        ("objects", format!("restrict := {}1{}", "{1:".repeat(many), "}".repeat(many))),
+        ("calls", format!("restrict := {}1{}", "count(\n".repeat(many), ")".repeat(many))),
+        (
+            "bracket nesting that doubles the time",
+            format!("restrict := {}1{}", "[".repeat(28), "]".repeat(28)),
+        ),
+        ("operators", format!("restrict := {{1}}{}", " | {1}".repeat(many))),
+        ("operators over lines", format!("restrict := [{{1}}{}]", "\n| {1}".repeat(many))),
+        ("operators at line ends", format!("restrict := [{{1}}{}]", " |\n{1}".repeat(many))),
+        ("signs", format!("restrict := {}1", "-".repeat(many))),
+        ("comparisons", format!("restrict := 1 if {{ 1{} }}", " == 1".repeat(many))),
+        ("memberships", format!("restrict := 1 if {{ 1{} }}", " in {1}".repeat(many))),
+        ("dots", format!("restrict := input{}", ".a".repeat(many))),
+        ("dots in a head", format!("restrict{} := 1", ".a".repeat(many))),
+        ("indexes", format!("restrict := input{}", "[0]".repeat(many))),
+    ] {
+        assert_eq!(code(&format!("{HEAD}{rule}\n")), "expression_too_deep", "{what}");
+    }
+    let wide = format!("restrict := [{}]", "{\"a\": {\"b\": [1, 2]}},\n".repeat(500));
+    assert_eq!(code(&format!("{HEAD}{wide}\n")), "valid");
+}

@@ -1,1 +1,33 @@
-//! Placeholder, replaced in the next commits.
+//! Agent sessions, their leases, and the delegations between them (contract coordinator).
+//!
+//! [`router`] answers what SDKs and operators ask; [`run_jobs`] ends what nobody ends: tasks past their time, services
+//! that are not heard, delegations past their end. Every decision is taken inside the transaction that acts on it, and
+//! there is one writer, so two decisions never see half of each other. What takes authority away leaves, in that same
+//! transaction, a change for the gateways and an audit event.
+#![forbid(unsafe_code)]
+
+mod authority;
+mod body;
+mod caller;
+mod config;
+mod constraints;
+mod delegate;
+mod delegations;
+mod effective;
+mod end;
+mod event;
+mod failure;
+mod graph;
+mod jobs;
+mod lease;
+mod page;
+mod receipt;
+mod routes;
+mod sessions;
+mod start;
+mod subject;
+mod tree;
+
+pub use config::{Config, Limits};
+pub use jobs::{expire_edges, expire_sessions, run_jobs, suspend_lost_services};
+pub use routes::router;

@@ -1,0 +1,239 @@
+//! Who calls: a session mandate or the operator's token (contract coordinator §3).
+
+use crate::config::Config;
+use crate::failure::{Code, Failure};
+use axum::Extension;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use caracal_mandate::anchor::Anchor;
+use caracal_mandate::claims::{Claims, MandateUse, Peek};
+use caracal_mandate::id::{ApplicationId, AuthorityRecordId, KeyId, ZoneId};
+use caracal_mandate::jws::CompactJws;
+use caracal_mandate::scope::{LIFECYCLE, ScopeSet};
+use caracal_store::StoreError;
+use caracal_store::http::{RequestId, bearer};
+use caracal_store::keys::MandateError;
+use caracal_store::model::{Application, AuthorityRecord};
+use http::Method;
+use sqlx::AnyConnection;
+use std::sync::Arc;
+
+/// Where the operator's token is taken: method and route (contract §3.2).
+const OPERATOR_ROUTES: &[(Method, &str)] = &[
+    (Method::GET, "/zones/{zone}/agents"),
+    (Method::GET, "/zones/{zone}/agents/{session}"),
+    (Method::DELETE, "/zones/{zone}/agents/{session}"),
+    (Method::GET, "/zones/{zone}/agents/{session}/children"),
+    (Method::GET, "/zones/{zone}/agents/{session}/effective-authority"),
+    (Method::PATCH, "/zones/{zone}/agents/{session}/suspend"),
+    (Method::PATCH, "/zones/{zone}/agents/{session}/resume"),
+    (Method::GET, "/zones/{zone}/delegations/active"),
+    (Method::GET, "/zones/{zone}/delegations/inbound/{session}"),
+    (Method::GET, "/zones/{zone}/delegations/inbound/{session}/{edge}"),
+    (Method::GET, "/zones/{zone}/delegations/outbound/{session}"),
+    (Method::GET, "/zones/{zone}/delegations/{edge}/traverse"),
+    (Method::GET, "/zones/{zone}/delegations/{edge}/impact"),
+    (Method::PATCH, "/zones/{zone}/delegations/{edge}/revoke"),
+];
+
+/// The scope that makes an administrator.
+const ADMIN: &str = "coordinator.admin";
+
+/// A caller that was let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// The zone of the path, which is the mandate's.
+    pub(crate) zone: ZoneId,
+    /// The request.
+    pub(crate) request_id: String,
+    identity: Identity,
+}
+
+#[derive(Debug, Clone)]
+enum Identity {
+    Operator,
+    Application { claims: Box<Claims>, scopes: ScopeSet },
+}
+
+impl Caller {
+    /// Who is named in evidence: the application's id.
+    pub(crate) fn name(&self) -> &str {
+        match &self.identity {
+            Identity::Operator => "caracal-operator",
+            Identity::Application { claims, .. } => claims.client_id.as_str(),
+        }
+    }
+
+    /// The subject of the mandate.
+    pub(crate) fn subject(&self) -> &str {
+        match &self.identity {
+            Identity::Operator => "caracal-operator",
+            Identity::Application { claims, .. } => &claims.sub,
+        }
+    }
+
+    /// The mandate's authority record.
+    pub(crate) fn record(&self) -> Option<&AuthorityRecordId> {
+        match &self.identity {
+            Identity::Operator => None,
+            Identity::Application { claims, .. } => Some(&claims.sid),
+        }
+    }
+
+    /// May it do everything in its zone?
+    pub(crate) fn is_admin(&self) -> bool {
+        match &self.identity {
+            Identity::Operator => true,
+            Identity::Application { scopes, .. } => scopes.contains(ADMIN),
+        }
+    }
+
+    /// Is it this application?
+    pub(crate) fn is(&self, application: &ApplicationId) -> bool {
+        match &self.identity {
+            Identity::Operator => false,
+            Identity::Application { claims, .. } => claims.client_id == *application,
+        }
+    }
+
+    /// Is it this application, or does it hold `coordinator.<power>:<application>`?
+    pub(crate) fn acts_for(&self, application: &ApplicationId, power: &str) -> bool {
+        self.is(application) || self.holds(&format!("coordinator.{power}:{application}"))
+    }
+
+    /// Does it hold this very scope?
+    pub(crate) fn holds(&self, scope: &str) -> bool {
+        match &self.identity {
+            Identity::Operator => false,
+            Identity::Application { scopes, .. } => scopes.contains(scope),
+        }
+    }
+
+    /// Does all that the mandate rests on still stand (contract §3.1 step 10)? Asked when it calls and again in the
+    /// transaction of what it does.
+    pub(crate) async fn check_stands(&self, connection: &mut AnyConnection, now: i64) -> Result<(), Failure> {
+        let Identity::Application { claims, .. } = &self.identity else { return Ok(()) };
+        let revoked =
+            || Failure::because(Code::IdentityRevoked, "what the mandate rests on does not stand any more");
+        let application = Application::find_active(connection, &claims.client_id, now).await?;
+        if application.is_none_or(|application| application.zone_id != self.zone) {
+            return Err(revoked());
+        }
+        let record = AuthorityRecord::find(connection, &self.zone, &claims.sid).await?;
+        if !record.is_some_and(|record| record.is_live(now) && record.application_id == claims.client_id) {
+            return Err(revoked());
+        }
+        if claims.root_sid != claims.sid {
+            let root = AuthorityRecord::find(connection, &self.zone, &claims.root_sid).await?;
+            if !root.is_some_and(|root| root.is_live(now)) {
+                return Err(revoked());
+            }
+        }
+        for anchor in claims.anchors() {
+            let (kind, id) = match &anchor {
+                Anchor::AgentSession(id) => ("agent_session", id.as_str()),
+                Anchor::DelegationEdge(id) => ("delegation_edge", id.as_str()),
+                _ => continue,
+            };
+            let sql = "SELECT COUNT(*) FROM revoked_anchors WHERE zone_id = $1 AND kind = $2 AND id = $3";
+            let count: i64 = sqlx::query_scalar(sql)
+                .bind(self.zone.as_str())
+                .bind(kind)
+                .bind(id)
+                .fetch_one(&mut *connection)
+                .await?;
+            if count > 0 {
+                return Err(revoked());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a caller in (contract §3.1, in its order) and hands it to the route.
+pub(crate) async fn authenticate(
+    State(config): State<Arc<Config>>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    matched: MatchedPath,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let token = bearer(request.headers()).ok_or(Code::MissingToken)?;
+    let path_zone = check_params(params);
+    let identity = if config.operator_token.as_deref().is_some_and(|operator| same_secret(operator, token)) {
+        let route = (request.method(), matched.as_str());
+        if !OPERATOR_ROUTES.iter().any(|(method, path)| (method, *path) == route) {
+            return Err(Code::InvalidToken.into());
+        }
+        Identity::Operator
+    } else {
+        let claims = verify(&config, token).await?;
+        let scopes = claims.scopes();
+        if !scopes.contains(LIFECYCLE) {
+            return Err(Code::MissingScope.into());
+        }
+        if path_zone.as_ref().is_ok_and(|zone| *zone != claims.zone_id) {
+            return Err(Code::ZoneMismatch.into());
+        }
+        Identity::Application { claims: Box::new(claims), scopes }
+    };
+    let caller = Caller { zone: path_zone?, request_id, identity };
+    {
+        let mut connection = config.store.read().await?;
+        caller.check_stands(&mut connection, config.store.now()).await?;
+    }
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+async fn verify(config: &Config, token: &str) -> Result<Claims, Failure> {
+    let refused = |error: &dyn std::fmt::Display| Failure::because(Code::InvalidToken, error.to_string());
+    let jws = CompactJws::split(token.as_bytes()).map_err(|error| refused(&error))?;
+    let payload = jws.payload().map_err(|error| refused(&error))?;
+    let peek = Peek::from_json(&payload).map_err(|_| Code::InvalidToken)?;
+    let zone = peek.zone_id.ok_or(Code::InvalidToken)?;
+    let claims =
+        config.keys.verify(&zone, token, &config.issuer, MandateUse::Session).await.map_err(|error| {
+            match error {
+                MandateError::Store(error) => Failure::Store(error),
+                error => refused(&error),
+            }
+        })?;
+    if claims.sub.is_empty() { Err(Code::InvalidToken.into()) } else { Ok(claims) }
+}
+
+/// Every id of the path has the shape of ids; the zone is handed back.
+fn check_params(params: Result<RawPathParams, RawPathParamsRejection>) -> Result<ZoneId, Failure> {
+    let invalid =
+        |name: &str| Failure::because(Code::InvalidParams, format!("{name} in the path is not an id"));
+    let params = params.map_err(|_| invalid("a segment"))?;
+    let mut zone = None;
+    for (name, value) in &params {
+        // Any id type has the pattern of all of them.
+        KeyId::new(value).map_err(|_| invalid(name))?;
+        if name == "zone" {
+            zone = ZoneId::new(value).ok();
+        }
+    }
+    zone.ok_or_else(|| invalid("zone"))
+}
+
+/// Compares in a time that tells nothing about where they differ.
+fn same_secret(expected: &str, given: &str) -> bool {
+    let (expected, given) =
+        (hmac_sha256::Hash::hash(expected.as_bytes()), hmac_sha256::Hash::hash(given.as_bytes()));
+    expected.iter().zip(given).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
+}
+
+/// An id of the path, typed.
+pub(crate) fn path_id<T: TryFrom<String>>(text: String) -> Result<T, Failure> {
+    T::try_from(text).map_err(|_| Code::InvalidParams.into())
+}
+
+/// A new id.
+pub(crate) fn new_id<T: TryFrom<String>>() -> Result<T, Failure> {
+    caracal_store::ids::new().map_err(|_| StoreError::corrupt("a new id").into())
+}

@@ -1,0 +1,193 @@
+//! The graph of delegations: edges, their lineage, and whether they can be used.
+
+use crate::failure::Failure;
+use crate::tree;
+use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
+use caracal_mandate::narrow::MAX_HOPS;
+use caracal_store::clock::iso;
+use caracal_store::model::{AgentSession, DelegationEdge};
+use caracal_store::{StoreError, WriteTx};
+use serde_json::{Value, json};
+use sqlx::AnyConnection;
+
+/// Every edge that leads to a session, whatever its status, oldest first.
+pub(crate) async fn inbound(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    session: &AgentSessionId,
+) -> Result<Vec<DelegationEdge>, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM delegation_edges WHERE zone_id = $1 AND target_session_id = $2 ORDER BY id",
+        DelegationEdge::COLUMNS
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(session.as_str());
+    query.fetch_all(connection).await?.iter().map(DelegationEdge::from_row).collect()
+}
+
+/// Was a session, or one above it, ever handed authority? Then it is bound by it and is no root of its own.
+pub(crate) async fn is_bound(
+    connection: &mut AnyConnection,
+    session: &AgentSession,
+) -> Result<bool, StoreError> {
+    let sql = "WITH RECURSIVE up (id, parent_id) AS ( \
+                 SELECT id, parent_id FROM sessions WHERE zone_id = $1 AND id = $2 \
+                 UNION SELECT above.id, above.parent_id FROM sessions above JOIN up ON above.id = up.parent_id \
+                   WHERE above.zone_id = $1) \
+               SELECT COUNT(*) FROM delegation_edges WHERE zone_id = $1 AND target_session_id IN (SELECT id FROM up)";
+    let count: i64 = sqlx::query_scalar(sql)
+        .bind(session.zone_id.as_str())
+        .bind(session.id.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(count > 0)
+}
+
+/// The lineage of an edge if all of it can be used: every edge live, every session along it able to act.
+pub(crate) async fn usable_lineage(
+    connection: &mut AnyConnection,
+    edge: &DelegationEdge,
+    now: i64,
+) -> Result<Option<Vec<DelegationEdge>>, StoreError> {
+    let Some(lineage) = DelegationEdge::lineage(connection, &edge.zone_id, &edge.id).await? else {
+        return Ok(None);
+    };
+    for edge in &lineage {
+        if !edge.is_live(now) {
+            return Ok(None);
+        }
+        for id in [&edge.source_session_id, &edge.target_session_id] {
+            let session = AgentSession::find(connection, &edge.zone_id, id).await?;
+            let Some(session) = session else { return Ok(None) };
+            if !tree::may_act(connection, &session, now).await? {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(lineage))
+}
+
+/// Is a lineage so long that no further edge may follow?
+pub(crate) fn is_full(lineage: &[DelegationEdge]) -> bool {
+    u32::try_from(lineage.len()).is_ok_and(|length| length >= MAX_HOPS)
+}
+
+/// An edge and all that descend from it by `parent_edge_id`, with their distance from it, nearest first.
+pub(crate) async fn descendants(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    root: &DelegationEdgeId,
+) -> Result<Vec<(DelegationEdge, usize)>, StoreError> {
+    let sql = format!(
+        "WITH RECURSIVE line (id) AS ( \
+           SELECT id FROM delegation_edges WHERE zone_id = $1 AND id = $2 \
+           UNION SELECT child.id FROM delegation_edges child JOIN line ON child.parent_edge_id = line.id \
+             WHERE child.zone_id = $1) \
+         SELECT {} FROM delegation_edges WHERE id IN (SELECT id FROM line) ORDER BY id",
+        DelegationEdge::COLUMNS
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(root.as_str());
+    let edges: Vec<DelegationEdge> =
+        query.fetch_all(connection).await?.iter().map(DelegationEdge::from_row).collect::<Result<_, _>>()?;
+    let depths: std::collections::HashMap<_, _> =
+        edges.iter().map(|edge| (edge.id.clone(), edge.parent_edge_id.clone())).collect();
+    let mut placed: Vec<(DelegationEdge, usize)> = edges
+        .into_iter()
+        .map(|edge| {
+            let (mut depth, mut at) = (0, &edge.id);
+            while at != root && depth <= depths.len() {
+                let Some(Some(parent)) = depths.get(at) else { break };
+                (depth, at) = (depth + 1, parent);
+            }
+            (edge, depth)
+        })
+        .collect();
+    placed.sort_by_key(|(_, depth)| *depth);
+    Ok(placed)
+}
+
+/// Do live edges lead from one session to another?
+pub(crate) async fn leads_to(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    from: &AgentSessionId,
+    to: &AgentSessionId,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let sql = "WITH RECURSIVE reached (id) AS ( \
+                 SELECT id FROM sessions WHERE zone_id = $1 AND id = $2 \
+                 UNION SELECT edge.target_session_id FROM delegation_edges edge \
+                   JOIN reached ON edge.source_session_id = reached.id \
+                   WHERE edge.zone_id = $1 AND edge.status = 'active' AND edge.expires_at > $3) \
+               SELECT COUNT(*) FROM reached WHERE id = $4";
+    let count: i64 = sqlx::query_scalar(sql)
+        .bind(zone.as_str())
+        .bind(from.as_str())
+        .bind(now)
+        .bind(to.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(count > 0)
+}
+
+/// Inserts an edge.
+pub(crate) async fn insert(tx: &mut WriteTx<'_>, edge: &DelegationEdge) -> Result<(), Failure> {
+    let constraints = constraints_json(edge)?.to_string();
+    sqlx::query(
+        "INSERT INTO delegation_edges (id, zone_id, source_session_id, target_session_id, issuer_application_id, \
+         receiver_application_id, parent_edge_id, inherited, resource_id, scopes_json, constraints_json, status, \
+         expires_at, edge_version, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'active', $12, 0, $13, $13)",
+    )
+    .bind(edge.id.as_str())
+    .bind(edge.zone_id.as_str())
+    .bind(edge.source_session_id.as_str())
+    .bind(edge.target_session_id.as_str())
+    .bind(edge.issuer_application_id.as_str())
+    .bind(edge.receiver_application_id.as_str())
+    .bind(edge.parent_edge_id.as_ref().map(DelegationEdgeId::as_str))
+    .bind(i64::from(edge.inherited))
+    .bind(edge.resource_id.as_ref().map(|id| id.as_str().to_owned()))
+    .bind(json!(edge.scopes).to_string())
+    .bind(constraints)
+    .bind(edge.expires_at)
+    .bind(edge.created_at)
+    .execute(&mut *tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// The zone's delegation graph lost edges. New edges take nothing from anyone, so they do not count (contract §24
+/// row 20).
+pub(crate) async fn raise_epoch(tx: &mut WriteTx<'_>, zone: &ZoneId) -> Result<(), StoreError> {
+    sqlx::query("UPDATE zones SET graph_epoch = graph_epoch + 1 WHERE id = $1")
+        .bind(zone.as_str())
+        .execute(&mut *tx.connection())
+        .await?;
+    Ok(())
+}
+
+/// An edge's row as lists show it (contract §6.1).
+pub(crate) fn to_json(edge: &DelegationEdge) -> Result<Value, Failure> {
+    Ok(json!({
+        "id": edge.id,
+        "zone_id": edge.zone_id,
+        "source_session_id": edge.source_session_id,
+        "target_session_id": edge.target_session_id,
+        "issuer_application_id": edge.issuer_application_id,
+        "receiver_application_id": edge.receiver_application_id,
+        "parent_edge_id": edge.parent_edge_id,
+        "resource_id": edge.resource_id,
+        "scopes": edge.scopes,
+        "constraints_json": constraints_json(edge)?,
+        "status": edge.status,
+        "expires_at": iso(edge.expires_at),
+        "edge_version": edge.edge_version,
+        "revoked_at": edge.revoked_at.map(iso),
+        "created_at": iso(edge.created_at),
+    }))
+}
+
+fn constraints_json(edge: &DelegationEdge) -> Result<Value, Failure> {
+    let value = serde_json::to_value(&edge.constraints);
+    Ok(value.map_err(|error| StoreError::corrupt(format!("constraints: {error}")))?)
+}

@@ -1,0 +1,213 @@
+//! Idempotency: the same key and the same request get the same answer (contract coordinator §10).
+//!
+//! The request's digest covers what was asked for, never what a mandate happened to carry, so a redelivery after the
+//! mandate was renewed still replays (contract §24 row 2).
+
+use crate::config::{Limits, millis};
+use crate::failure::{Code, Failure};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use caracal_mandate::id::ZoneId;
+use caracal_store::WriteTx;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// An answer that can be replayed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reply {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The body.
+    pub(crate) body: Value,
+    /// Was it given before?
+    pub(crate) replayed: bool,
+}
+
+impl Reply {
+    /// Something was made.
+    pub(crate) fn created(body: Value) -> Self {
+        Self { status: StatusCode::CREATED, body, replayed: false }
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.body)).into_response();
+        if self.replayed {
+            let yes = axum::http::HeaderValue::from_static("true");
+            response.headers_mut().insert("idempotency-replayed", yes);
+        }
+        response
+    }
+}
+
+/// A caller's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    digest: String,
+    generated: bool,
+}
+
+impl Key {
+    /// Reads `Idempotency-Key` and `Idempotency-Key-Kind`.
+    pub(crate) fn parse(headers: &HeaderMap) -> Result<Option<Self>, Failure> {
+        let mut values = headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(Failure::because(Code::IdempotencyKeyMultiple, "more than one Idempotency-Key"));
+        }
+        let key = std::str::from_utf8(value.as_bytes()).ok().filter(|key| {
+            (1..=255).contains(&key.len())
+                && key.trim() == *key
+                && !key.chars().any(|c| c < ' ' || c == '\u{7f}')
+        });
+        let key = key.ok_or_else(|| {
+            let why =
+                "Idempotency-Key has 1 to 255 bytes, no control characters and no white space around it";
+            Failure::because(Code::IdempotencyKeyInvalid, why)
+        })?;
+        let generated = headers.get("idempotency-key-kind").is_some_and(|kind| kind == "generated");
+        let digest = digest(format!("caracal:coordinator:idempotency:v1\0{key}").as_bytes());
+        Ok(Some(Self { digest, generated }))
+    }
+}
+
+/// A request that may have been answered before.
+#[derive(Debug)]
+pub(crate) struct Receipt<'a> {
+    key: &'a Key,
+    operation: &'static str,
+    zone: &'a ZoneId,
+    scope: &'a str,
+    request: String,
+}
+
+/// What was answered before.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    /// What was made.
+    pub(crate) resource_id: String,
+    /// The answer.
+    pub(crate) reply: Reply,
+}
+
+impl<'a> Receipt<'a> {
+    /// The receipt of `request`, whose members are all that makes it this request.
+    pub(crate) fn new(
+        key: &'a Key,
+        operation: &'static str,
+        zone: &'a ZoneId,
+        scope: &'a str,
+        mut request: Value,
+    ) -> Self {
+        request.sort_all_objects();
+        Self { key, operation, zone, scope, request: digest(request.to_string().as_bytes()) }
+    }
+
+    /// Looks for an earlier answer. Another request under the same key, and too many receipts, are refused.
+    pub(crate) async fn find(
+        &self,
+        tx: &mut WriteTx<'_>,
+        limits: &Limits,
+    ) -> Result<Option<Recorded>, Failure> {
+        let now = tx.now();
+        sqlx::query(
+            "DELETE FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 \
+             AND key_digest = $4 AND expires_at <= $5",
+        )
+        .bind(self.operation)
+        .bind(self.zone.as_str())
+        .bind(self.scope)
+        .bind(self.key.digest.as_str())
+        .bind(now)
+        .execute(&mut *tx.connection())
+        .await?;
+        let row: Option<(String, String, i64, String)> = sqlx::query_as(
+            "SELECT request_digest, resource_id, response_status, response_json FROM idempotency_receipts \
+             WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 AND key_digest = $4",
+        )
+        .bind(self.operation)
+        .bind(self.zone.as_str())
+        .bind(self.scope)
+        .bind(self.key.digest.as_str())
+        .fetch_optional(&mut *tx.connection())
+        .await?;
+        if let Some((request, resource_id, status, body)) = row {
+            if request != self.request {
+                let why = "this Idempotency-Key was used for another request";
+                return Err(Failure::because(Code::IdempotencyKeyConflict, why));
+            }
+            let corrupt = || caracal_store::StoreError::corrupt("idempotency_receipts: the stored answer");
+            let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+            let body = serde_json::from_str(&body).map_err(|_| corrupt())?;
+            let reply = Reply { status: status.ok_or_else(corrupt)?, body, replayed: true };
+            return Ok(Some(Recorded { resource_id, reply }));
+        }
+        // A generated key stands for one retry of one call: an application that starts many sessions must not be
+        // refused for them.
+        if self.is_generated() {
+            return Ok(None);
+        }
+        let count: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 \
+             AND expires_at > $4 AND expires_at > created_at + $5",
+        )
+        .bind(self.operation)
+        .bind(self.zone.as_str())
+        .bind(self.scope)
+        .bind(now)
+        .bind(millis(limits.generated_receipt_retention))
+        .fetch_one(&mut *tx.connection())
+        .await?;
+        if count >= limits.receipts {
+            return Err(Code::IdempotencyReceiptLimitExceeded.into());
+        }
+        Ok(None)
+    }
+
+    fn is_generated(&self) -> bool {
+        self.key.generated && self.operation == SESSION_START
+    }
+
+    /// Keeps an answer. Only what was made is ever kept.
+    pub(crate) async fn keep(
+        &self,
+        tx: &mut WriteTx<'_>,
+        resource_id: &str,
+        reply: &Reply,
+        limits: &Limits,
+    ) -> Result<(), Failure> {
+        let retention =
+            if self.is_generated() { limits.generated_receipt_retention } else { limits.receipt_retention };
+        let now = tx.now();
+        sqlx::query(
+            "INSERT INTO idempotency_receipts (operation, zone_id, scope_id, key_digest, request_digest, resource_id, \
+             response_status, response_json, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(self.operation)
+        .bind(self.zone.as_str())
+        .bind(self.scope)
+        .bind(self.key.digest.as_str())
+        .bind(self.request.as_str())
+        .bind(resource_id)
+        .bind(i64::from(reply.status.as_u16()))
+        .bind(reply.body.to_string())
+        .bind(now)
+        .bind(now.saturating_add(millis(retention)))
+        .execute(&mut *tx.connection())
+        .await?;
+        Ok(())
+    }
+}
+
+/// The operation of a session's start.
+pub(crate) const SESSION_START: &str = "session.start.v2";
+/// The operation of a delegation.
+pub(crate) const DELEGATION_CREATE: &str = "delegation.create.v2";
+
+fn digest(bytes: &[u8]) -> String {
+    hmac_sha256::Hash::hash(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

@@ -1,0 +1,62 @@
+//! The routes (contract coordinator §4.1, §6.1).
+
+use crate::caller::authenticate;
+use crate::config::Config;
+use crate::failure::{self, Code, Failure};
+use crate::{delegate, delegations, effective, lease, sessions, start};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, patch, post};
+use axum::{Extension, Json, Router};
+use caracal_store::http::{RequestId, identify_requests};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Everything that the Coordinator answers.
+pub fn router(config: Config) -> Router {
+    let config = Arc::new(config);
+    let zone = Router::new()
+        .route("/zones/{zone}/agents", get(sessions::list_route).post(start::route))
+        .route("/zones/{zone}/agents/{session}", get(sessions::get_route).delete(sessions::terminate_route))
+        .route("/zones/{zone}/agents/{session}/children", get(sessions::children_route))
+        .route("/zones/{zone}/agents/{session}/effective-authority", get(effective::route))
+        .route("/zones/{zone}/agents/{session}/suspend", patch(sessions::suspend_route))
+        .route("/zones/{zone}/agents/{session}/resume", patch(sessions::resume_route))
+        .route("/zones/{zone}/agents/{session}/lease", post(lease::take_route))
+        .route("/zones/{zone}/agents/{session}/heartbeat", post(lease::heartbeat_route))
+        .route("/zones/{zone}/delegations", post(delegate::route))
+        .route("/zones/{zone}/delegations/active", get(delegations::active_route))
+        .route("/zones/{zone}/delegations/inbound/{session}", get(delegations::inbound_route))
+        .route("/zones/{zone}/delegations/inbound/{session}/{edge}", get(delegations::probe_route))
+        .route("/zones/{zone}/delegations/outbound/{session}", get(delegations::outbound_route))
+        .route("/zones/{zone}/delegations/{edge}/traverse", get(delegations::traverse_route))
+        .route("/zones/{zone}/delegations/{edge}/impact", get(delegations::impact_route))
+        .route("/zones/{zone}/delegations/{edge}/revoke", patch(delegations::revoke_route))
+        .route_layer(from_fn_with_state(Arc::clone(&config), authenticate));
+    Router::new()
+        .route("/health", get(async || Json(json!({ "ok": true }))))
+        .route("/ready", get(ready))
+        .merge(zone)
+        .fallback(async || Failure::from(Code::NotFound))
+        .method_not_allowed_fallback(async || Failure::from(Code::MethodNotAllowed))
+        .layer(from_fn(render))
+        .layer(from_fn(identify_requests))
+        .with_state(config)
+}
+
+async fn render(Extension(RequestId(id)): Extension<RequestId>, request: Request, next: Next) -> Response {
+    failure::render(next.run(request).await, &id)
+}
+
+async fn ready(State(config): State<Arc<Config>>) -> Response {
+    match config.store.ping().await {
+        Ok(()) => Json(json!({ "ok": true })).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            let body = json!({ "ok": false, "error": "database_unreachable", "dependency": "database" });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The tree of sessions: who started whom, and who is alive.
+
+use crate::config::{Limits, millis};
+use crate::failure::{Code, Failure};
+use caracal_mandate::claims::SubjectType;
+use caracal_mandate::id::{AgentSessionId, ApplicationId, ZoneId};
+use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, SessionStatus};
+use caracal_store::{StoreError, WriteTx};
+use serde_json::{Value, json};
+use sqlx::AnyConnection;
+
+/// No parent chain is longer; a longer one is broken.
+const MAX_ANCESTORS: usize = 64;
+
+/// What "live" means for counts and replays (contract §4.3); `$1` is now.
+pub(crate) const LIVE: &str = "status IN ('active', 'suspended') AND \
+     ((lifecycle = 'service' AND (status = 'suspended' OR heartbeat_deadline_at > $1)) \
+      OR (lifecycle = 'task' AND started_at + ttl_seconds * 1000 > $1))";
+
+/// Through which sessions a walk down the tree goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Through {
+    /// Those that act.
+    Active,
+    /// Those that act or may act again.
+    Live,
+    /// Those that may act again.
+    Suspended,
+}
+
+impl Through {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Active => "'active'",
+            Self::Live => "'active', 'suspended'",
+            Self::Suspended => "'suspended'",
+        }
+    }
+}
+
+/// The session and all below it, parents first, as far as the walk goes.
+pub(crate) async fn subtree(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    root: &AgentSessionId,
+    through: Through,
+) -> Result<Vec<AgentSession>, StoreError> {
+    let sql = format!(
+        "WITH RECURSIVE tree (id) AS ( \
+           SELECT id FROM sessions WHERE zone_id = $1 AND id = $2 AND status IN ({words}) \
+           UNION SELECT child.id FROM sessions child JOIN tree ON child.parent_id = tree.id \
+             WHERE child.zone_id = $1 AND child.status IN ({words})) \
+         SELECT {columns} FROM sessions WHERE id IN (SELECT id FROM tree) ORDER BY depth, id",
+        words = through.words(),
+        columns = AgentSession::COLUMNS,
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(root.as_str());
+    query.fetch_all(connection).await?.iter().map(AgentSession::from_row).collect()
+}
+
+/// The session, or 404 `session_not_found`.
+pub(crate) async fn find(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    id: &AgentSessionId,
+) -> Result<AgentSession, Failure> {
+    AgentSession::find(connection, zone, id).await?.ok_or_else(|| Code::SessionNotFound.into())
+}
+
+/// May a session act: active, within its time, and the user whom it acts for still stands?
+pub(crate) async fn may_act(
+    connection: &mut AnyConnection,
+    session: &AgentSession,
+    now: i64,
+) -> Result<bool, StoreError> {
+    Ok(session.is_active(now) && subject_stands(connection, session, now).await?)
+}
+
+/// Does the user's record that a session was started on stand? An application's record need not: it is as old as one
+/// mandate, and its application is looked at instead (contract sts §11).
+pub(crate) async fn subject_stands(
+    connection: &mut AnyConnection,
+    session: &AgentSession,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let record =
+        AuthorityRecord::find(connection, &session.zone_id, &session.subject_authority_record_id).await?;
+    Ok(record.is_some_and(|record| record.subject_type == SubjectType::Application || record.is_live(now)))
+}
+
+/// May everyone above a session act?
+pub(crate) async fn ancestors_may_act(
+    connection: &mut AnyConnection,
+    session: &AgentSession,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let mut next = session.parent_id.clone();
+    for _ in 0..MAX_ANCESTORS {
+        let Some(id) = next else { return Ok(true) };
+        let Some(parent) = AgentSession::find(connection, &session.zone_id, &id).await? else {
+            return Ok(false);
+        };
+        if !may_act(connection, &parent, now).await? {
+            return Ok(false);
+        }
+        next = parent.parent_id;
+    }
+    Ok(false)
+}
+
+/// How many live sessions there are in the zone, or of one application.
+pub(crate) async fn count_live(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    application: Option<&ApplicationId>,
+    now: i64,
+) -> Result<i64, StoreError> {
+    let of_application = if application.is_some() { " AND application_id = $3" } else { "" };
+    let sql = format!("SELECT COUNT(*) FROM sessions WHERE {LIVE} AND zone_id = $2{of_application}");
+    let mut query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(now).bind(zone.as_str());
+    if let Some(application) = application {
+        query = query.bind(application.as_str());
+    }
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// How many live children a session has.
+pub(crate) async fn count_children(
+    connection: &mut AnyConnection,
+    parent: &AgentSession,
+    now: i64,
+) -> Result<i64, StoreError> {
+    let sql = format!("SELECT COUNT(*) FROM sessions WHERE {LIVE} AND zone_id = $2 AND parent_id = $3");
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(now)
+        .bind(parent.zone_id.as_str())
+        .bind(parent.id.as_str());
+    Ok(query.fetch_one(connection).await?)
+}
+
+/// Is it live in the sense of [`LIVE`]?
+pub(crate) fn is_live(session: &AgentSession, now: i64) -> bool {
+    match (session.status, session.lifecycle) {
+        (SessionStatus::Suspended, Lifecycle::Service) => true,
+        (SessionStatus::Active | SessionStatus::Suspended, _) => session.is_within_time(now),
+        _ => false,
+    }
+}
+
+/// A new lease's end.
+pub(crate) fn lease_end(now: i64, limits: &Limits) -> i64 {
+    now.saturating_add(millis(limits.lease))
+}
+
+/// Inserts a session and counts it at its parent.
+pub(crate) async fn insert(tx: &mut WriteTx<'_>, session: &AgentSession) -> Result<(), Failure> {
+    let labels = json!(session.labels).to_string();
+    sqlx::query(
+        "INSERT INTO sessions (id, zone_id, application_id, parent_id, subject_authority_record_id, lifecycle, \
+         labels_json, metadata_json, status, depth, max_children, child_count, ttl_seconds, started_at, \
+         last_active_at, updated_at, last_heartbeat_at, heartbeat_deadline_at, lease_generation) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10, 0, $11, $12, $12, $12, $13, $14, $15)",
+    )
+    .bind(session.id.as_str())
+    .bind(session.zone_id.as_str())
+    .bind(session.application_id.as_str())
+    .bind(session.parent_id.as_ref().map(AgentSessionId::as_str))
+    .bind(session.subject_authority_record_id.as_str())
+    .bind(session.lifecycle.as_str())
+    .bind(labels)
+    .bind(session.metadata.to_string())
+    .bind(session.depth)
+    .bind(session.max_children)
+    .bind(session.ttl_seconds)
+    .bind(session.started_at)
+    .bind(session.last_heartbeat_at)
+    .bind(session.heartbeat_deadline_at)
+    .bind(session.lease_generation)
+    .execute(&mut *tx.connection())
+    .await?;
+    if let Some(parent) = &session.parent_id {
+        sqlx::query("UPDATE sessions SET child_count = child_count + 1 WHERE zone_id = $1 AND id = $2")
+            .bind(session.zone_id.as_str())
+            .bind(parent.as_str())
+            .execute(&mut *tx.connection())
+            .await?;
+    }
+    Ok(())
+}
+
+/// A session's row as lists show it (contract §4.4).
+pub(crate) fn to_json(session: &AgentSession) -> Value {
+    let time = |millis: Option<i64>| millis.map(caracal_store::clock::iso);
+    json!({
+        "agent_session_id": session.id,
+        "zone_id": session.zone_id,
+        "application_id": session.application_id,
+        "parent_id": session.parent_id,
+        "subject_authority_record_id": session.subject_authority_record_id,
+        "lifecycle": session.lifecycle,
+        "labels": session.labels,
+        "status": session.status,
+        "depth": session.depth,
+        "ttl_seconds": session.ttl_seconds,
+        "metadata": session.metadata,
+        "started_at": caracal_store::clock::iso(session.started_at),
+        "terminated_at": time(session.terminated_at),
+        "termination_reason": session.termination_reason,
+        "last_heartbeat_at": time(session.last_heartbeat_at),
+        "heartbeat_deadline_at": time(session.heartbeat_deadline_at),
+        "lease_generation": session.lease_generation,
+    })
+}
+
+/// [`to_json`] without some members.
+pub(crate) fn to_json_without(session: &AgentSession, members: &[&str]) -> Value {
+    let mut value = to_json(session);
+    if let Some(object) = value.as_object_mut() {
+        for member in members {
+            object.remove(*member);
+        }
+    }
+    value
+}

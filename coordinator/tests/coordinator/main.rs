@@ -1,0 +1,12 @@
+//! The Coordinator on a real SQLite file, with real signed mandates, through its router.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod cascade;
+mod delegation;
+mod idempotency;
+mod identity;
+mod jobs;
+mod lease;
+mod property;
+mod session;
+mod support;

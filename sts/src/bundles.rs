@@ -44,6 +44,15 @@ struct ManifestEntry {
     policy_version_id: String,
 }
 
+/// Whether what a connection reads is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// It is, whoever else reads it.
+    Committed,
+    /// It may still be taken back: nothing may be remembered of it.
+    Uncommitted,
+}
+
 /// All zones' active policies.
 #[derive(Default)]
 pub(crate) struct Bundles(RwLock<HashMap<ZoneId, Arc<ActivePolicy>>>);
@@ -56,13 +65,17 @@ impl Bundles {
         connection: &mut AnyConnection,
         zone: &ZoneId,
         epoch: PolicyEpoch,
+        view: View,
     ) -> Result<Arc<ActivePolicy>, LoadError> {
         let cached = self.0.read().unwrap_or_else(PoisonError::into_inner).get(zone).cloned();
         if let Some(active) = cached.filter(|active| active.epoch == epoch) {
             return Ok(active);
         }
         let active = Arc::new(load(connection, zone, epoch).await?);
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(zone.clone(), Arc::clone(&active));
+        if view == View::Committed {
+            let mut bundles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            bundles.insert(zone.clone(), Arc::clone(&active));
+        }
         Ok(active)
     }
 }

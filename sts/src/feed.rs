@@ -6,6 +6,7 @@ use caracal_mandate::feed::{FeedResponse, ZoneFeed};
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use caracal_store::StoreError;
 use caracal_store::change::{Change, changes_after, revoked_anchors};
+use caracal_store::internal::GatewayProof;
 use caracal_store::model::{Resource, Zone};
 use sqlx::AnyConnection;
 use std::collections::BTreeMap;
@@ -19,62 +20,63 @@ const POLL: Duration = Duration::from_secs(1);
 pub(crate) const MAX_WAIT_SECONDS: u64 = 30;
 
 impl Sts {
-    /// What changed since `since`; waits up to `wait` for something to. `since` also acknowledges: the gateway has
-    /// applied everything up to it.
-    pub(crate) async fn feed(
-        &self,
-        gateway: &GatewayId,
-        since: Generation,
-        wait: Duration,
-    ) -> Result<FeedResponse, StoreError> {
-        self.acknowledge(gateway, since).await?;
+    /// What changed since `since`; waits up to `wait` for something to.
+    pub(crate) async fn feed(&self, since: Generation, wait: Duration) -> Result<FeedResponse, StoreError> {
         let mut changes = self.store().changes();
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             changes.mark_unchanged();
             let current = self.generation().await?;
-            if since.0 == 0 || since > current || since != current {
-                return self.answer_feed(since, current).await;
+            if since.0 == 0 || since != current {
+                return self.answer_feed(since).await;
             }
             let next = deadline.min(tokio::time::Instant::now() + POLL);
             let moved = tokio::time::timeout_at(next, changes.changed()).await;
             let stopped = matches!(moved, Ok(Err(_)));
             if stopped || tokio::time::Instant::now() >= deadline {
-                return self.answer_feed(since, self.generation().await?).await;
+                return self.answer_feed(since).await;
             }
         }
     }
 
     async fn generation(&self) -> Result<Generation, StoreError> {
         let mut connection = self.store().read().await?;
-        let value: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
-            .fetch_one(&mut *connection)
-            .await?;
-        Ok(Generation(u64::try_from(value).unwrap_or(0)))
+        generation(&mut connection).await
     }
 
-    async fn answer_feed(&self, since: Generation, current: Generation) -> Result<FeedResponse, StoreError> {
-        let mut connection = self.store().read().await?;
-        // One transaction, so that epochs, keys and resources are of one moment.
-        let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
-        let delta =
-            if since.0 == 0 || since > current { None } else { self.delta(&mut transaction, since).await? };
-        match delta {
-            Some(delta) => Ok(delta),
-            None => self.snapshot(&mut transaction).await,
+    async fn answer_feed(&self, since: Generation) -> Result<FeedResponse, StoreError> {
+        let mut response = {
+            let mut connection = self.store().read().await?;
+            // One transaction, so that epochs, changes and resources are of one moment.
+            let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
+            let current = generation(&mut transaction).await?;
+            match self.delta(&mut transaction, since, current).await? {
+                Some(delta) => delta,
+                None => self.snapshot(&mut transaction, current).await?,
+            }
+        };
+        // Keys are read over a connection of their own, so none is held meanwhile. They may be newer than the rest; the
+        // next answer then tells of them again.
+        for zone in &mut response.zones {
+            if let Some(keys) = &mut zone.keys {
+                self.keys().forget(&zone.zone_id);
+                *keys = self.keys().verification_keys(&zone.zone_id).await?;
+            }
         }
+        Ok(response)
     }
 
-    async fn snapshot(&self, connection: &mut AnyConnection) -> Result<FeedResponse, StoreError> {
-        let value: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
-            .fetch_one(&mut *connection)
-            .await?;
+    async fn snapshot(
+        &self,
+        connection: &mut AnyConnection,
+        current: Generation,
+    ) -> Result<FeedResponse, StoreError> {
         let now = self.store().now();
         let mut zones = Vec::new();
         for zone in Zone::all(connection).await? {
             let resources = Resource::all(connection, &zone.id).await?;
             zones.push(ZoneFeed {
-                keys: Some(self.keys().verification_keys(&zone.id).await?),
+                keys: Some(Vec::new()),
                 resources: resources.iter().map(Resource::to_entry).collect(),
                 revoked: revoked_anchors(connection, &zone.id, now).await?,
                 ..empty_feed(&zone)
@@ -82,7 +84,7 @@ impl Sts {
         }
         Ok(FeedResponse {
             previous: Generation(0),
-            generation: Generation(u64::try_from(value).unwrap_or(0)),
+            generation: current,
             snapshot: true,
             issuer: self.issuer().to_owned(),
             zones,
@@ -95,13 +97,20 @@ impl Sts {
         &self,
         connection: &mut AnyConnection,
         since: Generation,
+        current: Generation,
     ) -> Result<Option<FeedResponse>, StoreError> {
-        let changes = changes_after(connection, since).await?;
-        let reaches_back = changes.first().is_none_or(|(first, ..)| first.0 == since.0.saturating_add(1));
-        if !reaches_back || changes.len() > MAX_DELTA {
+        let Some(behind) = current.0.checked_sub(since.0).and_then(|behind| usize::try_from(behind).ok())
+        else {
+            return Ok(None);
+        };
+        if since.0 == 0 || behind > MAX_DELTA {
             return Ok(None);
         }
-        let generation = changes.last().map_or(since, |(last, ..)| *last);
+        let changes = changes_after(connection, since).await?;
+        // Generations have no gaps, so where one is missing the log was cut.
+        if changes.len() != behind {
+            return Ok(None);
+        }
         let mut zones: BTreeMap<ZoneId, Vec<(i64, Change)>> = BTreeMap::new();
         for (_, zone, at, change) in changes {
             zones.entry(zone).or_default().push((at, change));
@@ -117,7 +126,7 @@ impl Sts {
         let issuer = self.issuer().to_owned();
         Ok(Some(FeedResponse {
             previous: since,
-            generation,
+            generation: current,
             snapshot: false,
             issuer,
             zones: feeds,
@@ -146,8 +155,8 @@ impl Sts {
                     feed.restored.extend(anchors);
                 }
                 Change::Keys => {
-                    self.keys().forget(&zone.id);
-                    feed.keys = Some(self.keys().verification_keys(&zone.id).await?);
+                    // Read after the transaction.
+                    feed.keys = Some(Vec::new());
                 }
                 Change::Resource { id } => {
                     if let Some(resource) = Resource::find(connection, &zone.id, &id).await? {
@@ -168,31 +177,48 @@ impl Sts {
         Ok(feed)
     }
 
-    /// Notes how far a gateway has come, whenever that changed.
-    async fn acknowledge(&self, gateway: &GatewayId, since: Generation) -> Result<(), StoreError> {
-        if !self.note_gateway(gateway, since) {
-            return Ok(());
-        }
+    /// Uses the nonce of a poll up and notes how far its gateway has come: it has applied everything up to `since`.
+    /// `false` if the nonce was used before. A generation that does not exist yet acknowledges nothing.
+    pub(crate) async fn acknowledge(
+        &self,
+        proof: GatewayProof,
+        gateway: &GatewayId,
+        since: Generation,
+    ) -> Result<bool, StoreError> {
         let gateway = gateway.clone();
         self.store()
             .write(move |tx| {
                 Box::pin(async move {
+                    if !proof.spend(tx).await? {
+                        return Ok(false);
+                    }
                     let now = tx.now();
+                    let current = generation(tx.connection()).await?;
+                    let applied = if since > current { Generation(0) } else { since };
                     sqlx::query(
                         "INSERT INTO gateways (id, acknowledged, acknowledged_at, last_seen_at) VALUES ($1, $2, $3, $3) \
                          ON CONFLICT (id) DO UPDATE SET acknowledged = excluded.acknowledged, \
-                         acknowledged_at = excluded.acknowledged_at, last_seen_at = excluded.last_seen_at",
+                         acknowledged_at = CASE WHEN gateways.acknowledged = excluded.acknowledged \
+                           THEN gateways.acknowledged_at ELSE excluded.acknowledged_at END, \
+                         last_seen_at = excluded.last_seen_at",
                     )
                     .bind(gateway.as_str())
-                    .bind(i64::try_from(since.0).unwrap_or(i64::MAX))
+                    .bind(i64::try_from(applied.0).unwrap_or(i64::MAX))
                     .bind(now)
                     .execute(&mut *tx.connection())
                     .await?;
-                    Ok(())
+                    Ok(true)
                 })
             })
             .await
     }
+}
+
+async fn generation(connection: &mut AnyConnection) -> Result<Generation, StoreError> {
+    let value: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
+        .fetch_one(connection)
+        .await?;
+    Ok(Generation(u64::try_from(value).unwrap_or(0)))
 }
 
 fn empty_feed(zone: &Zone) -> ZoneFeed {

@@ -14,14 +14,11 @@ mod upstream;
 
 use axum::Router;
 use bundles::Bundles;
-use caracal_mandate::epoch::Generation;
 use caracal_mandate::gateway_signature::GatewayKey;
-use caracal_mandate::id::GatewayId;
 use caracal_store::Store;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What an STS needs to know.
 #[derive(Debug, Clone)]
@@ -49,14 +46,13 @@ pub struct Sts(Arc<Inner>);
 struct Inner {
     config: Config,
     bundles: Bundles,
-    gateways: Mutex<HashMap<GatewayId, Generation>>,
 }
 
 impl Sts {
     /// A service with this configuration.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self(Arc::new(Inner { config, bundles: Bundles::default(), gateways: Mutex::default() }))
+        Self(Arc::new(Inner { config, bundles: Bundles::default() }))
     }
 
     /// Its routes.
@@ -94,11 +90,5 @@ impl Sts {
 
     fn bundles(&self) -> &Bundles {
         &self.0.bundles
-    }
-
-    /// Remembers how far a gateway has come. `true` if that is news.
-    fn note_gateway(&self, gateway: &GatewayId, generation: Generation) -> bool {
-        let mut gateways = self.0.gateways.lock().unwrap_or_else(PoisonError::into_inner);
-        gateways.insert(gateway.clone(), generation) != Some(generation)
     }
 }

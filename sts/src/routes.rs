@@ -75,17 +75,7 @@ async fn exchange(sts: &Sts, request: Request, request_id: &str) -> Result<Respo
         None
     };
     let request = ExchangeRequest::from_form(&form, request_id, proof)?;
-    let counted = request.clone();
-    match sts.exchange(request).await {
-        Ok(response) => Ok(axum::Json(response).into_response()),
-        Err(denial) => {
-            let failed = denial.status == StatusCode::UNAUTHORIZED && denial.code == "access_denied";
-            if failed && counted.gateway.is_none() {
-                sts.count_failure(&counted).await?;
-            }
-            Err(denial)
-        }
-    }
+    Ok(axum::Json(sts.exchange(request).await?).into_response())
 }
 
 /// The public keys of a zone (contract sts §20).
@@ -129,10 +119,6 @@ async fn poll_feed(sts: &Sts, request: &Parts) -> Result<Response, Refusal> {
             tracing::warn!(%error, "the feed was refused");
             denied()
         })?;
-    let unavailable = |error: caracal_store::StoreError| Refusal::unavailable(&error);
-    if !proof.spend_now(sts.store()).await.map_err(unavailable)? {
-        return Err(denied());
-    }
     let query = parse_query(request.uri.query());
     let bad = |what: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "invalid_token").because(what);
     let gateway = query.get("gateway").and_then(|id| GatewayId::new(id.as_str()).ok());
@@ -141,7 +127,11 @@ async fn poll_feed(sts: &Sts, request: &Parts) -> Result<Response, Refusal> {
     let since = number("since").map_err(|_| bad("since is not a number"))?;
     let wait = number("wait").map_err(|_| bad("wait is not a number"))?;
     let wait = Duration::from_secs(wait.min(MAX_WAIT_SECONDS));
-    let response = sts.feed(&gateway, Generation(since), wait).await.map_err(unavailable)?;
+    let unavailable = |error: caracal_store::StoreError| Refusal::unavailable(&error);
+    if !sts.acknowledge(proof, &gateway, Generation(since)).await.map_err(unavailable)? {
+        return Err(denied());
+    }
+    let response = sts.feed(Generation(since), wait).await.map_err(unavailable)?;
     let mut response = axum::Json(response).into_response();
     no_store(&mut response);
     Ok(response)

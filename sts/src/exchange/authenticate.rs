@@ -1,13 +1,14 @@
 //! Who asks: an application with its secret, or a gateway on an application's behalf (contract sts §9).
 
+use super::judge::describe;
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::refusal::Denial;
 use axum::http::StatusCode;
 use caracal_mandate::id::{ApplicationId, ZoneId};
-use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::Application;
+use caracal_store::{StoreError, WriteTx};
 use sqlx::AnyConnection;
 
 /// The window of failed authentications, in milliseconds.
@@ -20,14 +21,16 @@ impl Sts {
     pub(super) async fn check_lockout(&self, request: &ExchangeRequest) -> Result<(), Denial> {
         let now = self.store().now();
         let mut connection = self.store().read().await?;
-        let failures: Option<i64> =
-            sqlx::query_scalar("SELECT count FROM counters WHERE key = $1 AND window_start = $2")
-                .bind(lockout_key(request))
-                .bind(now - now.rem_euclid(LOCKOUT_WINDOW))
-                .fetch_optional(&mut *connection)
-                .await
-                .map_err(StoreError::from)?;
-        if failures.is_some_and(|failures| failures > LOCKOUT_FAILURES) { Err(locked_out()) } else { Ok(()) }
+        let since: Option<i64> = sqlx::query_scalar(
+            "SELECT window_start FROM counters WHERE key = $1 AND count > $2 AND window_start > $3",
+        )
+        .bind(lockout_key(request))
+        .bind(LOCKOUT_FAILURES)
+        .bind(now - LOCKOUT_WINDOW)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(StoreError::from)?;
+        since.map_or(Ok(()), |since| Err(locked_out(since + LOCKOUT_WINDOW - now)))
     }
 
     /// The application that asks. A wrong secret and an unknown application are told apart by nobody.
@@ -67,24 +70,38 @@ impl Sts {
         }
         if application.zone_id != zone {
             let text = format!("the application belongs to zone {}, not to {zone}", application.zone_id);
-            return Err(Denial::new(StatusCode::FORBIDDEN, "zone_invalid", text));
+            let denial = Denial::new(StatusCode::FORBIDDEN, "zone_invalid", text);
+            return Err(describe(denial, request, &application, "zone_invalid", now));
         }
         Ok(application)
     }
-
-    /// Counts a failed authentication; one too many turns the answer into 429.
-    pub(crate) async fn count_failure(&self, request: &ExchangeRequest) -> Result<(), Denial> {
-        let key = lockout_key(request);
-        let failures = self
-            .store()
-            .write(move |tx| Box::pin(async move { tx.count(&key, LOCKOUT_WINDOW).await }))
-            .await?;
-        if failures > LOCKOUT_FAILURES { Err(locked_out()) } else { Ok(()) }
-    }
 }
 
-fn locked_out() -> Denial {
-    Denial::too_often("too many failed authentications", 60)
+/// Counts a failed authentication. One too many locks the application out for a whole window from then on.
+pub(super) async fn count_failure(
+    tx: &mut WriteTx<'_>,
+    request: &ExchangeRequest,
+) -> Result<Option<Denial>, StoreError> {
+    let now = tx.now();
+    let failures: i64 = sqlx::query_scalar(
+        "INSERT INTO counters (key, window_start, count) VALUES ($1, $2, 1) ON CONFLICT (key) DO UPDATE SET \
+           count = CASE WHEN counters.window_start <= $3 THEN 1 ELSE counters.count + 1 END, \
+           window_start = CASE WHEN counters.window_start <= $3 OR counters.count = $4 \
+             THEN excluded.window_start ELSE counters.window_start END \
+         RETURNING count",
+    )
+    .bind(lockout_key(request))
+    .bind(now)
+    .bind(now - LOCKOUT_WINDOW)
+    .bind(LOCKOUT_FAILURES)
+    .fetch_one(&mut *tx.connection())
+    .await?;
+    Ok((failures > LOCKOUT_FAILURES).then(|| locked_out(LOCKOUT_WINDOW)))
+}
+
+fn locked_out(remaining: i64) -> Denial {
+    let seconds = remaining.saturating_add(999) / 1000;
+    Denial::too_often("too many failed authentications", u32::try_from(seconds).unwrap_or(1).max(1))
 }
 
 fn lockout_key(request: &ExchangeRequest) -> String {

@@ -6,6 +6,7 @@ use crate::refusal::Denial;
 use caracal_mandate::claims::{ChainHop, SubjectType};
 use caracal_mandate::id::{AgentSessionId, AuthorityRecordId, DelegationEdgeId};
 use caracal_mandate::scope::ScopeSet;
+use caracal_store::StoreError;
 use caracal_store::model::{AgentSession, Application, AuthorityRecord, DelegationEdge, Resource};
 use sqlx::AnyConnection;
 
@@ -141,8 +142,14 @@ impl Reader<'_> {
     ) -> Result<Delegation, Denial> {
         let denied = || Denial::forbidden("the delegation is not active for this session");
         let id = DelegationEdgeId::new(id).map_err(|_| denied())?;
-        let path = DelegationEdge::lineage(self.connection, &self.application.zone_id, &id).await?;
-        let path = path.ok_or_else(|| Denial::forbidden("delegation path invalid"))?;
+        let broken = || Denial::forbidden("delegation path invalid");
+        let path = DelegationEdge::lineage(self.connection, &self.application.zone_id, &id).await;
+        let path = path.map_err(|error| match error {
+            // Constraints that are not understood bind all the same.
+            StoreError::Corrupt { .. } => broken(),
+            other => other.into(),
+        })?;
+        let path = path.ok_or_else(broken)?;
         let edge = path.last().cloned().ok_or_else(denied)?;
         if edge.target_session_id != target.id || edge.receiver_application_id != target.application_id {
             return Err(denied());

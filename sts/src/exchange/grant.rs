@@ -1,11 +1,12 @@
 //! The grant: one transaction with the record, the used-up mandate, the budget and the audit events
 //! (contract sts §17 to §19).
 
-use super::judge::Judgement;
+use super::judge::{Judgement, describe};
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::refusal::Denial;
 use crate::upstream::{Directive, directive};
+use axum::http::StatusCode;
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
 use caracal_mandate::id::{AuthorityRecordId, MandateId};
 use caracal_store::audit::AuditEvent;
@@ -26,26 +27,47 @@ pub(super) struct Minted {
 }
 
 impl Sts {
-    /// Writes the grant. An error takes all of it back.
+    /// Writes the grant. An error takes all of it back, and carries the event that tells of it.
     pub(super) async fn grant(
         &self,
         tx: &mut WriteTx<'_>,
         request: &ExchangeRequest,
-        judgement: Judgement,
+        judgement: &Judgement,
+    ) -> Result<Minted, Denial> {
+        let now = tx.now();
+        self.write_grant(tx, request, judgement).await.map_err(|denial| {
+            let status = match denial.status {
+                StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+                StatusCode::BAD_GATEWAY => "provider_credential_unavailable",
+                _ => "exchange_denied",
+            };
+            if denial.events.is_empty() {
+                describe(denial, request, &judgement.application, status, now)
+            } else {
+                denial
+            }
+        })
+    }
+
+    async fn write_grant(
+        &self,
+        tx: &mut WriteTx<'_>,
+        request: &ExchangeRequest,
+        judgement: &Judgement,
     ) -> Result<Minted, Denial> {
         let now = tx.now();
         if let Some(call) = &request.gateway {
             if !call.proof.spend(tx).await? {
                 return Err(Denial::unauthenticated());
             }
-            use_up_mandate(tx, request, &judgement).await?;
+            use_up_mandate(tx, request, judgement).await?;
         }
-        self.charge(tx, &judgement).await?;
-        let usage = usage(request, &judgement);
-        let expires_at = expiry(request, &judgement, now)?;
-        let claims = claims(self.issuer(), request, &judgement, usage, now, expires_at)?;
-        let upstreams = upstreams(request, &judgement)?;
-        record(&judgement, &claims, usage, expires_at).insert(tx).await?;
+        self.charge(tx, judgement).await?;
+        let usage = usage(request, judgement);
+        let expires_at = expiry(request, judgement, now)?;
+        let claims = claims(self.issuer(), request, judgement, usage, now, expires_at)?;
+        let upstreams = upstreams(request, judgement)?;
+        record(judgement, &claims, usage, expires_at).insert(tx).await?;
         for event in &judgement.events {
             tx.audit(event).await?;
         }
@@ -112,7 +134,7 @@ fn expiry(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Result<
     end = end.min(delegation.map_or(i64::MAX, |delegation| delegation.ends_at));
     end = end.min(judgement.subject.as_ref().map_or(i64::MAX, |subject| subject.record.expires_at));
     if end - now < 1000 {
-        return Err(Denial::forbidden("the delegation is about to expire"));
+        return Err(Denial::forbidden("the authority that this rests on is about to expire"));
     }
     Ok(end)
 }

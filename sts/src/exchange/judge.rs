@@ -2,17 +2,19 @@
 
 use super::binding::{Bound, Reader};
 use super::request::ExchangeRequest;
-use super::subject::Subject;
+use super::subject::{Presented, Subject};
 use crate::Sts;
-use crate::bundles::ActivePolicy;
+use crate::bundles::{ActivePolicy, View};
 use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
 use crate::policy::input::{PolicyInput, SessionReference};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
+use caracal_mandate::id::ZoneId;
 use caracal_mandate::operation;
 use caracal_mandate::scope::ScopeSet;
+use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{Application, Epochs, Provider, Resource, Zone};
 use serde_json::{Map, Value, json};
@@ -60,16 +62,19 @@ impl Sts {
         &self,
         connection: &mut AnyConnection,
         request: &ExchangeRequest,
+        presented: &Presented,
+        view: View,
     ) -> Result<Judgement, Denial> {
         let now = self.store().now();
+        // Before all else: whatever changes after the epochs were read makes the grant judge anew.
+        let zone = zone_of(connection, request).await?;
         let application = self.authenticate(connection, request, now).await?;
         if request.resources.is_empty() && request.subject_token.is_none() {
             return Err(Denial::malformed("no resource is named"));
         }
-        let zone = Zone::find(connection, &application.zone_id).await?;
         let zone = zone.ok_or_else(Denial::unauthenticated)?;
         check_ttl(request)?;
-        let subject = self.subject(connection, request, &application, now).await;
+        let subject = self.subject(connection, request, presented, &application, now).await;
         let subject =
             subject.map_err(|denial| describe(denial, request, &application, "subject_rejected", now))?;
         if request.resources.is_empty() {
@@ -80,11 +85,11 @@ impl Sts {
         let bound = reader.bind(request, subject.as_ref(), &scopes).await;
         let bound =
             bound.map_err(|denial| describe(denial, request, &application, "binding_rejected", now))?;
-        let policy =
-            self.bundles().active(connection, &zone.id, zone.epochs.policy).await.map_err(|error| {
-                tracing::error!(zone = %zone.id, %error, "the zone's policy cannot be used");
-                policy_failed()
-            })?;
+        let policy = self.bundles().active(connection, &zone.id, zone.epochs.policy, view).await;
+        let policy = policy.map_err(|error| {
+            tracing::error!(zone = %zone.id, %error, "the zone's policy cannot be used");
+            describe(policy_failed(), request, &application, "policy_eval_failed", now)
+        })?;
         let case = Case {
             request,
             application: &application,
@@ -108,12 +113,17 @@ impl Sts {
         case: &Case<'_>,
         scopes: &ScopeSet,
     ) -> Result<(Vec<GrantedResource>, Vec<AuditEvent>), Denial> {
-        let mut granted = Vec::new();
+        let mut granted: Vec<GrantedResource> = Vec::new();
         let mut events = Vec::new();
         let mut first_refusal: Option<Denial> = None;
         for name in &case.request.resources {
             match self.resource(connection, case, name, scopes, &mut events).await {
-                Ok(Outcome::Granted(resource)) => granted.push(*resource),
+                Ok(Outcome::Granted(resource)) => {
+                    // It may be named by its identifier and by its row id.
+                    if granted.iter().all(|other| other.resource.id != resource.resource.id) {
+                        granted.push(*resource);
+                    }
+                }
                 Ok(Outcome::Skipped(denial)) => first_refusal = first_refusal.or(Some(denial)),
                 Err(mut denial) => {
                     events.append(&mut denial.events);
@@ -174,6 +184,17 @@ fn granted(resource: Resource, provider: Option<Provider>) -> Outcome {
     Outcome::Granted(Box::new(GrantedResource { resource, provider }))
 }
 
+/// The zone that the request names, unless it is archived.
+async fn zone_of(
+    connection: &mut AnyConnection,
+    request: &ExchangeRequest,
+) -> Result<Option<Zone>, StoreError> {
+    match request.zone_id.as_deref().map(ZoneId::new) {
+        Some(Ok(id)) => Zone::find(connection, &id).await,
+        _ => Ok(None),
+    }
+}
+
 /// An out-of-range time to live is refused before anything is judged (contract sts §17).
 fn check_ttl(request: &ExchangeRequest) -> Result<(), Denial> {
     let most = if request.subject_token.is_some() { 900 } else { 3600 };
@@ -188,14 +209,18 @@ fn policy_failed() -> Denial {
     Denial::new(StatusCode::SERVICE_UNAVAILABLE, "policy_eval_failed", "policy could not be evaluated")
 }
 
-/// Adds the event that tells of a denial which concerns no single resource.
-fn describe(
+/// Adds the event that tells of a denial which concerns no single resource. What failed for want of the store is no
+/// denial.
+pub(super) fn describe(
     denial: Denial,
     request: &ExchangeRequest,
     application: &Application,
     status: &str,
     now: i64,
 ) -> Denial {
+    if denial.code == "sts_unavailable" {
+        return denial;
+    }
     let reason = denial.description.clone().into_owned();
     let metadata = json!({
         "application_id": application.id.as_str(),

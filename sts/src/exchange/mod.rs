@@ -14,7 +14,10 @@ mod subject;
 pub(crate) use request::ExchangeRequest;
 
 use crate::Sts;
+use crate::bundles::View;
 use crate::refusal::Denial;
+use authenticate::count_failure;
+use axum::http::StatusCode;
 use caracal_store::StoreError;
 use caracal_store::WriteTx;
 use caracal_store::model::{Epochs, Zone};
@@ -22,6 +25,7 @@ use grant::Minted;
 use judge::Judgement;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use subject::Presented;
 
 /// The answer to a granted exchange (contract sts §6).
 #[derive(Debug, Serialize)]
@@ -54,13 +58,14 @@ impl Sts {
     }
 
     async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Minted, Denial> {
+        let presented = self.present(request).await;
         let judgement = {
             let mut connection = self.store().read().await?;
-            self.judge(&mut connection, request).await?
+            self.judge(&mut connection, request, &presented, View::Committed).await?
         };
         let (sts, request) = (self.clone(), request.clone());
         self.store()
-            .write(move |tx| Box::pin(async move { sts.grant_in(tx, &request, judgement).await }))
+            .write(move |tx| Box::pin(async move { sts.grant_in(tx, &request, &presented, judgement).await }))
             .await
     }
 
@@ -68,15 +73,16 @@ impl Sts {
         &self,
         tx: &mut WriteTx<'_>,
         request: &ExchangeRequest,
+        presented: &Presented,
         judgement: Judgement,
     ) -> Result<Minted, Denial> {
         let epochs = current_epochs(tx, &judgement).await?;
         let judgement = if epochs == Some(judgement.epochs) {
             judgement
         } else {
-            self.judge(tx.connection(), request).await?
+            self.judge(tx.connection(), request, presented, View::Uncommitted).await?
         };
-        self.grant(tx, request, judgement).await
+        self.grant(tx, request, &judgement).await
     }
 
     async fn answer(&self, minted: Minted) -> Result<TokenResponse, Denial> {
@@ -92,27 +98,35 @@ impl Sts {
         })
     }
 
-    /// Writes a denial's events down and uses the gateway's nonce up. What cannot be written down is answered as 503.
+    /// Writes a denial's events down, counts a failed authentication and uses the gateway's nonce up, all in one write.
+    /// What cannot be written down is answered as 503.
     async fn record_denial<T>(&self, request: &ExchangeRequest, mut denial: Denial) -> Result<T, Denial> {
         let events = std::mem::take(&mut denial.events);
         let proof = request.gateway.as_ref().map(|call| call.proof.clone());
-        if events.is_empty() && proof.is_none() {
+        let failed_to_authenticate =
+            proof.is_none() && denial.status == StatusCode::UNAUTHORIZED && denial.code == "access_denied";
+        if events.is_empty() && proof.is_none() && !failed_to_authenticate {
             return Err(denial);
         }
-        self.store()
+        let request = request.clone();
+        let instead = self
+            .store()
             .write(move |tx| {
                 Box::pin(async move {
-                    if let Some(proof) = proof {
-                        proof.spend(tx).await?;
+                    if let Some(proof) = proof
+                        && !proof.spend(tx).await?
+                    {
+                        return Ok(Some(Denial::unauthenticated()));
                     }
                     for event in &events {
                         tx.audit(event).await?;
                     }
-                    Ok::<_, StoreError>(())
+                    if failed_to_authenticate { count_failure(tx, &request).await } else { Ok(None) }
                 })
             })
-            .await?;
-        Err(denial)
+            .await
+            .map_err(|error: StoreError| Denial::from(error))?;
+        Err(instead.unwrap_or(denial))
     }
 }
 

@@ -4,6 +4,7 @@ use super::request::{ExchangeRequest, SubjectToken};
 use crate::Sts;
 use crate::refusal::Denial;
 use caracal_mandate::claims::{Claims, MandateUse};
+use caracal_mandate::id::ZoneId;
 use caracal_store::keys::MandateError;
 use caracal_store::model::{Application, AuthorityRecord};
 use sqlx::AnyConnection;
@@ -17,26 +18,40 @@ pub(super) struct Subject {
     pub(super) record: AuthorityRecord,
 }
 
+/// The claims of the subject token, or why it is none; `None` where none is presented.
+pub(super) type Presented = Option<Result<Claims, Denial>>;
+
 impl Sts {
-    /// The subject of the request, if it presents one: signature and claims first, then its record.
+    /// Checks the signature and the claims of the subject token. Nothing here depends on live state, so it is done once
+    /// and before a connection is held: the keys may have to be read over another one.
+    pub(super) async fn present(&self, request: &ExchangeRequest) -> Presented {
+        let token = match request.subject_token.as_ref()? {
+            SubjectToken::Mandate(token) => token,
+            SubjectToken::External => {
+                return Some(Err(Denial::subject("the token's issuer is not trusted")));
+            }
+        };
+        let zone = request.zone_id.as_deref().and_then(|zone| ZoneId::new(zone).ok());
+        let Some(zone) = zone else { return Some(Err(Denial::unauthenticated())) };
+        let usage = if request.gateway.is_some() { MandateUse::Gateway } else { MandateUse::Session };
+        let verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
+        Some(verified.map_err(|error| match error {
+            MandateError::Store(error) => error.into(),
+            other => Denial::subject(other.to_string()),
+        }))
+    }
+
+    /// The subject of the request, if it presents one, with its record as it stands now.
     pub(super) async fn subject(
         &self,
         connection: &mut AnyConnection,
         request: &ExchangeRequest,
+        presented: &Presented,
         application: &Application,
         now: i64,
     ) -> Result<Option<Subject>, Denial> {
-        let token = match &request.subject_token {
-            None => return Ok(None),
-            Some(SubjectToken::Mandate(token)) => token,
-            Some(SubjectToken::External) => return Err(Denial::subject("the token's issuer is not trusted")),
-        };
-        let usage = if request.gateway.is_some() { MandateUse::Gateway } else { MandateUse::Session };
-        let verified = self.keys().verify(&application.zone_id, token, self.issuer(), usage).await;
-        let claims = verified.map_err(|error| match error {
-            MandateError::Store(error) => error.into(),
-            other => Denial::subject(other.to_string()),
-        })?;
+        let Some(verified) = presented else { return Ok(None) };
+        let claims = verified.clone()?;
         if request.session_id.as_deref().is_some_and(|id| id != claims.sid.as_str()) {
             return Err(Denial::forbidden("session_id is not the subject token's"));
         }

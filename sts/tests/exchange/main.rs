@@ -1,0 +1,16 @@
+//! The token exchange, the key set and the gateway feed over HTTP, on a real SQLite database.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod audit;
+mod authentication;
+mod binding;
+mod claims;
+mod epochs;
+mod feed;
+mod form;
+mod gateway_signature;
+mod resources;
+mod single_use;
+mod subject;
+#[path = "../support/mod.rs"]
+mod support;

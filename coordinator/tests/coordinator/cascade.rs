@@ -48,6 +48,27 @@ async fn contract_4_6_suspend_is_reversible() {
 }
 
 #[tokio::test]
+async fn contract_24_row_24_resume_leaves_what_is_over() {
+    let world = World::new().await;
+    let token = world.token("a", "").await;
+    let root = world.task(&token, None, "none").await;
+    let over = world.task(&token, Some(&root), "none").await;
+    let below = world.task(&token, Some(&over), "none").await;
+    let patch = |verb: &str| {
+        let path = format!("/zones/z1/agents/{root}/{verb}");
+        let (world, token) = (&world, token.clone());
+        async move { world.ask(Method::PATCH, &path, &token, None).await.ok() }
+    };
+    patch("suspend").await;
+    world.sql(&format!("UPDATE sessions SET started_at = 1 WHERE id = '{over}'")).await;
+    assert_eq!(patch("resume").await, json!({ "resumed": 1 }));
+    for (id, status) in [(&root, "active"), (&over, "suspended"), (&below, "suspended")] {
+        assert_eq!(world.status("sessions", id).await, status);
+    }
+    assert_eq!(anchors(&world).await.len(), 2, "the two that stay suspended stay revoked");
+}
+
+#[tokio::test]
 async fn contract_4_6_terminate_takes_the_subtree_and_the_lineage() {
     let world = World::new().await;
     let token = world.token("a", "").await;

@@ -37,6 +37,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Three delegations in a row and one inheritance, so that there is something to fall apart.
+fn long_path() -> Vec<Step> {
+    let start = Step::Start { parent: None, inherits: false };
+    let delegate =
+        |from: usize, hops: u32, ttl: u32| Step::Delegate { from, to: from + 1, wide: true, hops, ttl };
+    let heir = Step::Start { parent: Some(3), inherits: true };
+    let starts = std::iter::repeat_n(start, 4);
+    starts.chain([delegate(0, 4, 400), delegate(1, 3, 350), delegate(2, 2, 300), heir]).collect()
+}
+
 async fn run(world: &World, token: &str, step: Step, sessions: &mut Vec<String>, edges: &mut Vec<String>) {
     let pick = |list: &[String], at: usize| list.get(at % list.len().max(1)).cloned();
     let path = |id: &str, verb: &str| format!("/zones/z1/agents/{id}/{verb}");
@@ -178,6 +188,10 @@ proptest! {
             let world = World::new().await;
             let token = world.token("a", "").await;
             let (mut sessions, mut edges) = (Vec::new(), Vec::new());
+            for step in long_path() {
+                run(&world, &token, step, &mut sessions, &mut edges).await;
+            }
+            assert_eq!((sessions.len(), edges.len()), (5, 4), "the path stands before anything happens to it");
             for step in steps {
                 run(&world, &token, step, &mut sessions, &mut edges).await;
                 check(&world).await;

@@ -34,7 +34,12 @@ impl Sts {
         let zone = request.zone_id.as_deref().and_then(|zone| ZoneId::new(zone).ok());
         let Some(zone) = zone else { return Some(Err(Denial::unauthenticated())) };
         let usage = if request.gateway.is_some() { MandateUse::Gateway } else { MandateUse::Session };
-        let verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
+        let mut verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
+        if matches!(verified, Err(MandateError::Signature)) && request.gateway.is_some() {
+            // Another process may have made the key since the keys were read.
+            self.keys().forget(&zone);
+            verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
+        }
         Some(verified.map_err(|error| match error {
             MandateError::Store(error) => error.into(),
             other => Denial::subject(other.to_string()),

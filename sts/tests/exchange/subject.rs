@@ -1,6 +1,6 @@
 //! Contract sts §10: the mandate that a gateway presents.
 
-use crate::support::{Form, GatewayCall, ISSUER, World, claims_of};
+use crate::support::{Form, GatewayCall, ISSUER, World, claims_of, header_of};
 use caracal_mandate::claims::Claims;
 use serde_json::{Value, json};
 
@@ -110,6 +110,19 @@ async fn contract_sts_8_21_a_session_mandate_mints_nothing_in_public() {
     let gateway = world.mandate().await;
     assert_eq!(world.exchange(&form.with("subject_token", &gateway)).await.error(), (401, "invalid_token"));
     assert_eq!(world.number("SELECT COUNT(*) FROM authority_records").await, records + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_20_a_key_that_another_process_made_verifies_at_once() {
+    let world = World::new().await;
+    let other = world.opened_again().await;
+    let first = world.mandate().await;
+    world.present(&first).await.granted();
+    other.keys.rotate(&crate::support::zone()).await.unwrap();
+    let second = other.mandate().await;
+    assert_ne!(header_of(&first)["kid"], header_of(&second)["kid"]);
+    world.present(&second).await.granted();
+    assert_eq!(other.present(&second).await.error(), (401, "invalid_token"), "and it is used up for both");
 }
 
 #[tokio::test(flavor = "multi_thread")]

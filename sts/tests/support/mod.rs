@@ -84,6 +84,15 @@ impl World {
         Self { store, keys, router, ..self }
     }
 
+    /// A second service on the same database, as another process has it.
+    pub(crate) async fn opened_again(&self) -> Self {
+        let store = Store::open_file(&self.directory.path().join("caracal.db")).await.unwrap();
+        let keys = ZoneKeys::new(store.clone(), self.vault.clone());
+        let router = service(&store, &self.vault, &keys, MINT_LIMIT);
+        let directory = tempfile::tempdir().unwrap();
+        Self { store, vault: self.vault.clone(), keys, router, directory }
+    }
+
     /// Sends a request and reads the whole answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         answer(self.router.clone(), request).await

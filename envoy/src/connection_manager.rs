@@ -8,6 +8,10 @@ use crate::{local_reply, wasm};
 
 /// The header by which the filter names the cluster. The filter takes it out of every inbound request.
 const SELECTOR: &str = "x-caracal-upstream";
+/// Resolves the host of the upstream.
+const FORWARD_PROXY: &str = "envoy.filters.http.dynamic_forward_proxy";
+/// Judges the address that the host resolved to.
+const ADDRESS_GUARD: &str = "envoy.filters.http.rbac";
 
 /// The network filter.
 pub(crate) fn filter(options: &BootstrapOptions) -> Value {
@@ -102,12 +106,12 @@ fn ready() -> Value {
 /// Operator paths: the only requests that need no mandate.
 fn without_authority() -> Value {
     let disabled = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true, "config": {}});
-    json!({wasm::FILTER: disabled})
+    json!({wasm::FILTER: disabled, FORWARD_PROXY: disabled, ADDRESS_GUARD: disabled})
 }
 
 fn forward_proxy() -> Value {
     json!({
-        "name": "envoy.filters.http.dynamic_forward_proxy",
+        "name": FORWARD_PROXY,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
             "dns_cache_config": dns_cache(),
@@ -146,7 +150,7 @@ fn address_guard() -> Value {
         })
         .collect();
     json!({
-        "name": "envoy.filters.http.rbac",
+        "name": ADDRESS_GUARD,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
             "rules": {

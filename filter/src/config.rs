@@ -2,7 +2,7 @@
 //! an error that names the field, and Envoy then refuses the listener.
 
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -82,6 +82,17 @@ pub enum Role {
     Resource,
 }
 
+impl Role {
+    /// The word in configuration and evidence.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Resource => "resource",
+        }
+    }
+}
+
 /// Where evidence goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AuditConfig {
@@ -135,7 +146,7 @@ impl Config {
         let Value::Object(members) = value else {
             return Err(ConfigError::NotAnObject("another JSON type".to_owned()));
         };
-        let mut fields = Fields { members, path: String::new() };
+        let mut fields = Fields::new(members, String::new());
         let config = match fields.text("service")? {
             Some(service) if service == "feed" => Self::Feed(feed(&mut fields)?),
             Some(_) => return Err(invalid("service", "is not \"feed\"")),
@@ -209,12 +220,12 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
 }
 
 fn binding(fields: &mut Fields, zone: Option<&ZoneId>) -> Result<Binding, ConfigError> {
-    match fields.members.remove("binding") {
+    match fields.take("binding") {
         None => Err(ConfigError::Missing("binding".to_owned())),
         Some(Value::String(kind)) if kind == "header" => Ok(Binding::Header),
         Some(Value::String(kind)) if kind == "metadata" => Ok(Binding::Metadata),
         Some(Value::Object(members)) => {
-            let mut outer = Fields { members, path: "binding".to_owned() };
+            let mut outer = Fields::new(members, "binding".to_owned());
             let mut fixed = outer.required_section("fixed")?;
             outer.finish()?;
             let bound = fixed.required_text("zone")?;
@@ -263,17 +274,26 @@ fn invalid(field: &str, problem: impl ToString) -> ConfigError {
 
 /// A JSON object whose members are taken out one by one; what is left over is unknown.
 struct Fields {
-    members: Map<String, Value>,
+    members: Vec<(String, Value)>,
     path: String,
 }
 
 impl Fields {
+    fn new(members: impl IntoIterator<Item = (String, Value)>, path: String) -> Self {
+        Self { members: members.into_iter().collect(), path }
+    }
+
+    fn take(&mut self, field: &str) -> Option<Value> {
+        let at = self.members.iter().position(|(name, _)| name == field)?;
+        Some(self.members.swap_remove(at).1)
+    }
+
     fn name(&self, field: &str) -> String {
         if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
     }
 
     fn text(&mut self, field: &str) -> Result<Option<String>, ConfigError> {
-        match self.members.remove(field) {
+        match self.take(field) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
             Some(_) => Err(invalid(&self.name(field), "is not a non-empty string")),
@@ -285,7 +305,7 @@ impl Fields {
     }
 
     fn flag(&mut self, field: &str) -> Result<Option<bool>, ConfigError> {
-        match self.members.remove(field) {
+        match self.take(field) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(_) => Err(invalid(&self.name(field), "is neither true nor false")),
@@ -299,7 +319,7 @@ impl Fields {
         range: std::ops::RangeInclusive<u64>,
     ) -> Result<u64, ConfigError> {
         let problem = format!("is not a whole number from {} to {}", range.start(), range.end());
-        match self.members.remove(field) {
+        match self.take(field) {
             None => Ok(default),
             Some(Value::Number(number)) => {
                 let number = number.as_u64().filter(|number| range.contains(number));
@@ -320,17 +340,17 @@ impl Fields {
     }
 
     fn required_section(&mut self, field: &str) -> Result<Self, ConfigError> {
-        match self.members.remove(field) {
+        match self.take(field) {
             None => Err(ConfigError::Missing(self.name(field))),
-            Some(Value::Object(members)) => Ok(Self { members, path: self.name(field) }),
+            Some(Value::Object(members)) => Ok(Self::new(members, self.name(field))),
             Some(_) => Err(invalid(&self.name(field), "is not an object")),
         }
     }
 
     fn finish(&self) -> Result<(), ConfigError> {
-        match self.members.keys().next() {
+        match self.members.first() {
             None => Ok(()),
-            Some(field) => Err(ConfigError::Unknown(self.name(field))),
+            Some((field, _)) => Err(ConfigError::Unknown(self.name(field))),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::config::{AuditConfig, FilterConfig};
 use crate::host::{AnswerSize, CallToken, Host, Level};
@@ -26,7 +26,7 @@ const MAX_BATCH: usize = 1_000;
 const MAX_BACKOFF_MS: u64 = 5_000;
 
 /// One decision (contract gateway §A18).
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Event {
     /// Position in this worker's events, from 1.
     pub seq: u64,
@@ -43,77 +43,110 @@ pub struct Event {
     /// `executed`, `refused`, `anomaly` or `cancelled`.
     pub evaluation_status: &'static str,
     /// The reason's code, for a deny.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// More about the request. Never path, query, header, body or token.
     pub metadata: Metadata,
 }
 
 /// What an event says about its request.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Metadata {
     /// `gateway` or `resource`.
     pub role: &'static str,
     /// The acting application.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub application_id: Option<String>,
     /// The resource.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// First eight bytes of SHA-256 of the token, in hex.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject_fingerprint: Option<String>,
     /// `user` or `application`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject_kind: Option<&'static str>,
     /// The mandate's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
     /// The HTTP method.
     pub method: String,
     /// The status that the caller got; 0 when none was sent.
     pub gateway_status: u16,
     /// `success`, `redirect`, `client_error`, `server_error` or `unknown`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub result_class: Option<&'static str>,
     /// Milliseconds to the response headers.
     pub latency_ms: u64,
     /// Bytes of the response body.
     pub response_bytes: u64,
     /// The trace.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// The upstream's host.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_host: Option<String>,
     /// How the credential travelled.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_mode: Option<String>,
     /// Whose credential it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
     /// Through which connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<String>,
     /// Whether a revocation cut the response off.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub revocation_interrupted: bool,
     /// Why only the STS could decide.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub doubt: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Batch<'a> {
-    gateway: &'a str,
-    worker: &'a str,
-    incarnation: u64,
-    events: Vec<&'a Event>,
+/// Collects the members of a JSON object; what is absent or empty is left out.
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn text(&mut self, name: &str, text: Option<&str>) {
+        if let Some(text) = text {
+            self.0.insert(name.to_owned(), Value::String(text.to_owned()));
+        }
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.0.insert(name.to_owned(), Value::Number(number.into()));
+    }
 }
 
-#[derive(Deserialize)]
-struct Acknowledgement {
-    acknowledged: u64,
+impl Event {
+    /// The event as it is sent.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut members = Members(Map::new());
+        members.number("seq", self.seq);
+        members.number("occurred_at", self.occurred_at);
+        members.text("zone_id", self.zone_id.as_deref());
+        members.text("request_id", Some(&self.request_id));
+        members.text("event_type", Some(self.event_type));
+        members.text("decision", Some(self.decision));
+        members.text("evaluation_status", Some(self.evaluation_status));
+        members.text("reason", self.reason);
+        members.0.insert("metadata".to_owned(), self.metadata.to_json());
+        Value::Object(members.0)
+    }
+}
+
+impl Metadata {
+    fn to_json(&self) -> Value {
+        let mut members = Members(Map::new());
+        members.text("role", Some(self.role));
+        members.text("application_id", self.application_id.as_deref());
+        members.text("resource", self.resource.as_deref());
+        members.text("subject_fingerprint", self.subject_fingerprint.as_deref());
+        members.text("subject_kind", self.subject_kind);
+        members.text("jti", self.jti.as_deref());
+        members.text("method", Some(&self.method));
+        members.number("gateway_status", u64::from(self.gateway_status));
+        members.text("result_class", self.result_class);
+        members.number("latency_ms", self.latency_ms);
+        members.number("response_bytes", self.response_bytes);
+        members.text("trace_id", self.trace_id.as_deref());
+        members.text("upstream_host", self.upstream_host.as_deref());
+        members.text("auth_mode", self.auth_mode.as_deref());
+        members.text("provider_id", self.provider_id.as_deref());
+        members.text("connection_id", self.connection_id.as_deref());
+        members.text("doubt", self.doubt);
+        if self.revocation_interrupted {
+            members.0.insert("revocation_interrupted".to_owned(), Value::Bool(true));
+        }
+        Value::Object(members.0)
+    }
 }
 
 /// Whether a request may go on as far as evidence is concerned.
@@ -210,9 +243,9 @@ impl Evidence {
         }
         self.in_flight = None;
         let answer = host.answer(size).filter(|answer| answer.status == 200);
-        let acknowledged: Option<Acknowledgement> =
-            answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
-        let Some(Acknowledgement { acknowledged }) = acknowledged else {
+        let answer: Option<Value> = answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+        let acknowledged = answer.and_then(|answer| answer.get("acknowledged").and_then(Value::as_u64));
+        let Some(acknowledged) = acknowledged else {
             self.fail(host, "Audit does not acknowledge");
             return;
         };
@@ -233,16 +266,13 @@ impl Evidence {
     }
 
     fn deliver(&mut self, host: &dyn Host, key: &GatewayKey) {
-        let batch = Batch {
-            gateway: &self.gateway,
-            worker: &self.worker,
-            incarnation: self.incarnation,
-            events: self.pending.iter().take(MAX_BATCH).collect(),
-        };
-        let body = match serde_json::to_vec(&batch) {
-            Ok(body) => body,
-            Err(error) => return self.fail(host, &error.to_string()),
-        };
+        let mut batch = Members(Map::new());
+        batch.text("gateway", Some(&self.gateway));
+        batch.text("worker", Some(&self.worker));
+        batch.number("incarnation", self.incarnation);
+        let events = self.pending.iter().take(MAX_BATCH).map(Event::to_json).collect();
+        batch.0.insert("events".to_owned(), Value::Array(events));
+        let body = serde_json::to_vec(&Value::Object(batch.0)).unwrap_or_default();
         let call = SignedCall {
             server: &self.config.server,
             method: "POST",

@@ -1,13 +1,11 @@
 //! The one STS call of a gateway request: what is sent, and what every outcome means
 //! (contract gateway §A10).
 
-use std::collections::HashMap;
-
 use caracal_mandate::claims::Claims;
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::upstream::{Directive, form_encode};
 use caracal_mandate::verdict::DenyReason;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::config::Server;
 use crate::host::{Answer, CallToken, Host};
@@ -86,21 +84,6 @@ pub fn start(
     send(host, key, &call).map_err(|_| DenyReason::StsUnreachable.into())
 }
 
-#[derive(Deserialize)]
-struct Success {
-    #[serde(default)]
-    access_token: String,
-    #[serde(default)]
-    upstreams: HashMap<String, Directive>,
-}
-
-#[derive(Deserialize)]
-struct Failure {
-    error: String,
-    #[serde(default)]
-    error_description: String,
-}
-
 /// Reads the outcome; `None` is a failure in transport.
 ///
 /// # Errors
@@ -113,13 +96,18 @@ pub fn outcome(answer: Option<Answer>, resource: &str) -> Result<Granted, Refusa
     if !answer.is_json() || answer.body.len() > MAX_ANSWER_BYTES {
         return Err(DenyReason::StsInvalid.into());
     }
-    let mut success: Success = serde_json::from_slice(&answer.body).map_err(|_| DenyReason::StsInvalid)?;
-    if success.access_token.is_empty() {
+    let success: Value = serde_json::from_slice(&answer.body).map_err(|_| DenyReason::StsInvalid)?;
+    let access_token = success.get("access_token").and_then(Value::as_str).unwrap_or_default();
+    if access_token.is_empty() {
         return Err(DenyReason::StsInvalid.into());
     }
-    let directive = success.upstreams.remove(resource).filter(|directive| !directive.url.is_empty());
+    let directive = success.get("upstreams").and_then(|upstreams| upstreams.get(resource));
     let directive = directive.ok_or(DenyReason::UpstreamMissing)?;
-    Ok(Granted { access_token: success.access_token, directive })
+    let directive = Directive::from_json(directive).ok_or(DenyReason::StsInvalid)?;
+    if directive.url.is_empty() {
+        return Err(DenyReason::UpstreamMissing.into());
+    }
+    Ok(Granted { access_token: access_token.to_owned(), directive })
 }
 
 fn refused(answer: &Answer) -> Refusal {
@@ -128,15 +116,18 @@ fn refused(answer: &Answer) -> Refusal {
     if !(300..=599).contains(&status) {
         return DenyReason::StsInvalid.into();
     }
-    let failure: Option<Failure> = (answer.body.len() <= MAX_ANSWER_BYTES)
-        .then(|| serde_json::from_slice(&answer.body).ok())
-        .flatten()
-        .filter(|failure: &Failure| !failure.error.is_empty());
-    match failure {
-        Some(failure) => {
-            let replay = status == 401 && failure.error_description == REPLAY;
+    let body: Value = if answer.body.len() <= MAX_ANSWER_BYTES {
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    } else {
+        Value::Null
+    };
+    let text = |name| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    match text("error") {
+        Some(error) => {
+            let description = text("error_description").unwrap_or_default();
+            let replay = status == 401 && description == REPLAY;
             let reason = if replay { DenyReason::Replay } else { DenyReason::StsRefused };
-            Refusal { reason, status, error: failure.error, description: failure.error_description }
+            Refusal { reason, status, error: error.to_owned(), description: description.to_owned() }
         }
         // Envoy's own answers in the place of a server that is silent or gone.
         None if status == 504 => DenyReason::StsTimeout.into(),

@@ -10,6 +10,7 @@ use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::metrics;
 use crate::signed::{SignedCall, send};
 use crate::snapshot::{self, Status};
+use crate::wire;
 
 /// Milliseconds between two looks at whether a poll is due.
 pub const TICK_MS: u64 = 100;
@@ -100,8 +101,7 @@ impl FeedPoller {
         if answer.status != 200 || !answer.is_json() {
             return Err(format!("the STS answered {}", answer.status));
         }
-        let response: FeedResponse = serde_json::from_slice(&answer.body)
-            .map_err(|error| format!("the answer does not parse: {error}"))?;
+        let response = wire::read(&answer.body).map_err(|error| error.to_string())?;
         self.apply(host, response, &answer.body)
     }
 
@@ -144,12 +144,8 @@ impl FeedPoller {
 
     fn share_snapshot(&mut self, host: &dyn Host) {
         self.deltas.clear();
-        match serde_json::to_vec(&self.state.to_snapshot()) {
-            Ok(text) => host.share(snapshot::SNAPSHOT_KEY, &snapshot::with_lineage(self.lineage, &text)),
-            Err(error) => {
-                host.log(Level::Error, &format!("caracal feed: snapshot does not serialise: {error}"))
-            }
-        }
+        let text = wire::write(&self.state.to_snapshot());
+        host.share(snapshot::SNAPSHOT_KEY, &snapshot::with_lineage(self.lineage, &text));
     }
 
     fn fail(&mut self, host: &dyn Host, problem: &str) {

@@ -1,8 +1,6 @@
 //! What changes in a request before it goes on, and in a response before it goes back
 //! (contract gateway §A15 and §A16).
 
-use std::collections::BTreeSet;
-
 use caracal_mandate::header;
 use caracal_mandate::path::{DecodedPath, split_target};
 use caracal_mandate::upstream::{Scheme, UpstreamUrl};
@@ -82,8 +80,8 @@ impl Inbound {
         })
     }
 
-    fn names(&self) -> BTreeSet<&str> {
-        self.headers.iter().map(|(name, _)| name.as_str()).filter(|name| !name.starts_with(':')).collect()
+    fn names(&self) -> Vec<&str> {
+        distinct_names(&self.headers)
     }
 }
 
@@ -195,13 +193,11 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
                 || nominated.iter().any(|nominated| nominated == name.as_bytes())
                 || (matches!(name, "location" | "content-location") && !header::location_stays(value))
         };
-        let gone: BTreeSet<&str> = headers
-            .iter()
-            .filter(|(name, value)| !name.starts_with(':') && goes(name, value))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        for name in gone {
-            host.remove_header(Direction::Response, name);
+        for name in distinct_names(&headers) {
+            // One value that may not pass takes all of its name along.
+            if headers.iter().any(|(other, value)| other == name && goes(other, value)) {
+                host.remove_header(Direction::Response, name);
+            }
         }
         let now = i64::try_from(host.now() / 1_000).unwrap_or(i64::MAX);
         set("x-caracal-token-expires-in", exp.saturating_sub(now).max(0).to_string().as_bytes());
@@ -210,9 +206,20 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
     status
 }
 
+/// Every name once, without pseudo-headers.
+fn distinct_names(headers: &Headers) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::with_capacity(headers.len());
+    for (name, _) in headers {
+        if !name.starts_with(':') && !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 /// The caller's address without its port.
 fn peer_address(host: &dyn Host) -> Option<String> {
     let address = String::from_utf8(host.property(&["source", "address"])?).ok()?;
-    let address: std::net::SocketAddr = address.parse().ok()?;
-    Some(address.ip().to_string())
+    let (ip, _port) = address.rsplit_once(':')?;
+    Some(ip.trim_start_matches('[').trim_end_matches(']').to_owned())
 }

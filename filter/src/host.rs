@@ -6,7 +6,6 @@
 //! an `Option`. Everything above works on [`Host`] and is tested natively.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
@@ -136,17 +135,18 @@ pub trait Host {
 /// Envoy.
 #[derive(Default)]
 pub struct EnvoyHost {
-    metrics: RefCell<HashMap<String, u32>>,
+    /// The few dozen names that are in use, with the host's ids.
+    metrics: RefCell<Vec<(String, u32)>>,
 }
 
 impl EnvoyHost {
     fn metric(&self, kind: MetricType, name: &str) -> Option<u32> {
         let mut metrics = self.metrics.borrow_mut();
-        if let Some(id) = metrics.get(name) {
+        if let Some((_, id)) = metrics.iter().find(|(known, _)| known == name) {
             return Some(*id);
         }
         let id = hostcalls::define_metric(kind, name).ok()?;
-        metrics.insert(name.to_owned(), id);
+        metrics.push((name.to_owned(), id));
         Some(id)
     }
 }

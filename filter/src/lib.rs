@@ -20,3 +20,4 @@ pub mod request;
 pub mod root;
 pub mod signed;
 pub mod snapshot;
+pub mod wire;

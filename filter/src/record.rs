@@ -27,10 +27,6 @@ impl Record {
     /// An empty record of a request that started now (unix milliseconds).
     #[must_use]
     pub fn new(started: u64, role: Role) -> Self {
-        let role = match role {
-            Role::Gateway => "gateway",
-            Role::Resource => "resource",
-        };
         Self {
             started,
             zone_id: None,
@@ -38,7 +34,7 @@ impl Record {
             decision: "allow",
             evaluation_status: "executed",
             reason: None,
-            metadata: Metadata { role, ..Metadata::default() },
+            metadata: Metadata { role: role.name(), ..Metadata::default() },
         }
     }
 

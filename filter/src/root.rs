@@ -82,10 +82,10 @@ impl Root {
                 host.gauge(metrics::SIGNATURES_BY_HOST, u64::from(matches!(verifier, Verifier::Host(_))));
                 host.tick_every(WORKER_TICK_MS);
                 let message = format!(
-                    "caracal filter {}: gateway {}, role {:?}, signatures by {}",
+                    "caracal filter {}: gateway {}, role {}, signatures by {}",
                     env!("CARGO_PKG_VERSION"),
                     config.gateway_id,
-                    config.role,
+                    config.role.name(),
                     verifier.name()
                 );
                 host.log(Level::Info, &message);

@@ -14,6 +14,7 @@ use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::{FeedResponse, FeedState};
 
 use crate::host::Host;
+use crate::wire;
 
 /// Key of the status.
 pub const STATUS_KEY: &str = "status";
@@ -164,5 +165,5 @@ fn read(host: &dyn Host, key: &str, lineage: u64) -> Option<FeedResponse> {
     if u64::from_le_bytes(*number) != lineage {
         return None;
     }
-    serde_json::from_slice(text).ok()
+    wire::read(text).ok()
 }

@@ -3,10 +3,9 @@
 //! The STS answers an exchange with a [`Directive`]. [`UpstreamUrl`] parses its address and joins the
 //! caller's path and query to it; [`Directive::credential`] says what to put into the request.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::header;
 use crate::path::{DecodedPath, PathError, escape, escape_path, percent_decode};
@@ -127,10 +126,14 @@ impl UpstreamUrl {
         let mut target = escape_path(&join_path(self.base_path.as_bytes(), path.as_bytes()));
         let mut own = parse_query(self.query.as_deref().unwrap_or_default().as_bytes())?;
         if let Some((name, value)) = credential {
-            own.insert(name.as_bytes().to_vec(), vec![value.as_bytes().to_vec()]);
+            own.retain(|(other, _)| other != name.as_bytes());
+            insert(&mut own, name.as_bytes().to_vec(), value.as_bytes().to_vec());
         }
         let mut merged = parse_query(query.unwrap_or_default())?;
-        merged.extend(own);
+        merged.retain(|(name, _)| !own.iter().any(|(other, _)| other == name));
+        for (name, value) in own {
+            insert(&mut merged, name, value);
+        }
         let merged = encode_query(&merged);
         if !merged.is_empty() {
             target.push('?');
@@ -148,43 +151,30 @@ impl UpstreamUrl {
 }
 
 /// What the STS says about one resource (contract gateway §A13). Members that are absent are empty.
-#[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Directive {
     /// The upstream address.
     pub url: String,
     /// `none`, `caracal_jwt`, `provider_oauth` or `provider_apikey`.
     pub auth_mode: String,
     /// `header` (also when empty) or `query`.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub auth_location: String,
     /// The header that carries the credential; empty means `Authorization`.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub auth_header: String,
     /// The query parameter that carries the credential when `auth_location` is `query`.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub query_param_name: String,
     /// The word before the credential, for example `Bearer`; empty means none.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub auth_scheme: String,
     /// Hosts that may receive the provider's credential; empty means any.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_token_hosts: Vec<String>,
     /// The provider's credential.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub provider_token: String,
     /// The provider, for evidence.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub provider_id: String,
     /// The provider connection, for evidence.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub connection_id: String,
     /// Whether the derived mandate travels as `X-Caracal-Identity` beside a provider credential.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forward_caracal_identity: bool,
-    /// When the credential ends, as the STS wrote it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Directive {
@@ -210,6 +200,43 @@ pub struct Credential {
 }
 
 impl Directive {
+    /// Reads a directive. Members that are absent or null are empty, unknown ones are ignored, and a
+    /// known one of another type than it should have makes the whole directive unusable.
+    #[must_use]
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let members = value.as_object()?;
+        let text = |name: &str| match members.get(name) {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => None,
+        };
+        let forward_caracal_identity = match members.get("forward_caracal_identity") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(_) => return None,
+        };
+        let allowed_token_hosts = match members.get("allowed_token_hosts") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(hosts)) => {
+                hosts.iter().map(|host| host.as_str().map(str::to_owned)).collect::<Option<_>>()?
+            }
+            Some(_) => return None,
+        };
+        Some(Self {
+            url: text("url")?,
+            auth_mode: text("auth_mode")?,
+            auth_location: text("auth_location")?,
+            auth_header: text("auth_header")?,
+            query_param_name: text("query_param_name")?,
+            auth_scheme: text("auth_scheme")?,
+            allowed_token_hosts,
+            provider_token: text("provider_token")?,
+            provider_id: text("provider_id")?,
+            connection_id: text("connection_id")?,
+            forward_caracal_identity,
+        })
+    }
+
     /// Decides how the credential travels. `access_token` is the derived `use=resource` mandate.
     ///
     /// # Errors
@@ -285,15 +312,20 @@ pub fn restricted(address: IpAddr) -> bool {
 /// Encodes pairs as `application/x-www-form-urlencoded`, keys sorted.
 #[must_use]
 pub fn form_encode(fields: &[(&str, &[u8])]) -> String {
-    let mut query: Query = BTreeMap::new();
+    let mut query = Query::new();
     for (name, value) in fields {
-        query.entry(name.as_bytes().to_vec()).or_default().push(value.to_vec());
+        insert(&mut query, name.as_bytes().to_vec(), value.to_vec());
     }
     encode_query(&query)
 }
 
-/// Query parameters: every name with its values in order.
-type Query = BTreeMap<Vec<u8>, Vec<Vec<u8>>>;
+/// Query parameters sorted by name, the values of one name in order.
+type Query = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn insert(query: &mut Query, name: Vec<u8>, value: Vec<u8>) {
+    let at = query.iter().position(|(other, _)| *other > name).unwrap_or(query.len());
+    query.insert(at, (name, value));
+}
 
 fn parse_query(query: &[u8]) -> Result<Query, UpstreamError> {
     if query.contains(&b';') {
@@ -304,7 +336,7 @@ fn parse_query(query: &[u8]) -> Result<Query, UpstreamError> {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let name = unescape_query(halves.next().unwrap_or_default())?;
         let value = unescape_query(halves.next().unwrap_or_default())?;
-        parsed.entry(name).or_default().push(value);
+        insert(&mut parsed, name, value);
     }
     Ok(parsed)
 }
@@ -315,14 +347,21 @@ fn unescape_query(text: &[u8]) -> Result<Vec<u8>, UpstreamError> {
 }
 
 fn encode_query(query: &Query) -> String {
-    fn escape_query(text: &[u8]) -> String {
-        let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte);
-        escape(text, keep).replace(' ', "+")
+    let mut encoded = String::new();
+    for (name, value) in query {
+        if !encoded.is_empty() {
+            encoded.push('&');
+        }
+        encoded.push_str(&escape_query(name));
+        encoded.push('=');
+        encoded.push_str(&escape_query(value));
     }
-    let pairs = query.iter().flat_map(|(name, values)| {
-        values.iter().map(move |value| format!("{}={}", escape_query(name), escape_query(value)))
-    });
-    pairs.collect::<Vec<_>>().join("&")
+    encoded
+}
+
+fn escape_query(text: &[u8]) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte);
+    escape(text, keep).replace(' ', "+")
 }
 
 /// Joins two decoded paths: an empty or root side yields the other one unchanged, else the join is
@@ -556,6 +595,32 @@ mod tests {
         ] {
             assert!(directive.credential("jwt") == expected, "{directive:?}");
         }
+    }
+
+    #[test]
+    fn a13_directives_are_read_strictly() {
+        use serde_json::json;
+        let good = json!({
+            "url": "http://h", "auth_mode": "provider_apikey", "auth_location": "query", "auth_header": null,
+            "query_param_name": "key", "provider_token": "s", "allowed_token_hosts": ["h"], "provider_id": "p",
+            "connection_id": "c", "forward_caracal_identity": true, "expires_at": 5, "later": {},
+        });
+        let directive = Directive::from_json(&good).unwrap();
+        assert_eq!((directive.url.as_str(), directive.provider_token.as_str()), ("http://h", "s"));
+        assert_eq!((directive.allowed_token_hosts.len(), directive.forward_caracal_identity), (1, true));
+        assert!(directive.auth_header.is_empty());
+        for (member, wrong) in [
+            ("url", json!(7)),
+            ("provider_token", json!([])),
+            ("allowed_token_hosts", json!("h")),
+            ("allowed_token_hosts", json!([7])),
+            ("forward_caracal_identity", json!("true")),
+        ] {
+            let mut changed = good.clone();
+            changed[member] = wrong;
+            assert!(Directive::from_json(&changed).is_none(), "{member}");
+        }
+        assert!(Directive::from_json(&json!([])).is_none());
     }
 
     #[test]

@@ -1,0 +1,377 @@
+//! The feed's JSON, read and written by hand.
+//!
+//! The types derive the same form in `caracal-mandate`, and a test here holds both together. What the
+//! derived code costs is size: one copy of the parser per type made up a quarter of the module, and
+//! every worker compiles all of it when Envoy starts.
+
+use caracal_mandate::anchor::{Anchor, RevokedAnchor};
+use caracal_mandate::epoch::{AuthorityEpoch, Generation, PolicyEpoch};
+use caracal_mandate::feed::{FeedResponse, ResourceEntry, ZoneFeed};
+use caracal_mandate::id::{
+    AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, KeyId, ResourceIdentifier, ZoneId,
+};
+use caracal_mandate::jwks::Jwk;
+use caracal_mandate::operation::{Operation, OperationEnforcement};
+use caracal_mandate::scope::Scope;
+use serde_json::{Map, Value};
+
+/// An answer of the feed that is none. Nothing of it is used: half a revocation list is worse than an
+/// old one, which at least grows stale.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum WireError {
+    /// Not JSON.
+    #[error("the answer is not JSON")]
+    Json,
+    /// A member is missing, or is not what it has to be.
+    #[error("member `{0}` of the answer is missing or malformed")]
+    Member(&'static str),
+}
+
+/// Reads an answer of the feed.
+///
+/// # Errors
+/// Any [`WireError`].
+pub fn read(text: &[u8]) -> Result<FeedResponse, WireError> {
+    let value: Value = serde_json::from_slice(text).map_err(|_| WireError::Json)?;
+    Ok(FeedResponse {
+        previous: Generation(number(&value, "previous")?),
+        generation: Generation(number(&value, "generation")?),
+        snapshot: flag(&value, "snapshot")?.ok_or(WireError::Member("snapshot"))?,
+        issuer: text_of(&value, "issuer")?.to_owned(),
+        zones: each(required(&value, "zones")?, "zones", read_zone)?,
+        removed_zones: list(&value, "removed_zones", |zone| parse(zone, |text| ZoneId::new(text).ok()))?,
+    })
+}
+
+fn read_zone(zone: &Value) -> Option<ZoneFeed> {
+    let keys = match zone.get("keys") {
+        None | Some(Value::Null) => None,
+        Some(keys) => Some(each(keys, "keys", read_key).ok()?),
+    };
+    let resource_id = |value: &Value| parse(value, |text| ResourceIdentifier::new(text).ok());
+    Some(ZoneFeed {
+        zone_id: ZoneId::new(text_of(zone, "zone_id").ok()?).ok()?,
+        authority_epoch: AuthorityEpoch(number(zone, "authority_epoch").ok()?),
+        policy_epoch: PolicyEpoch(number(zone, "policy_epoch").ok()?),
+        keys,
+        resources: list(zone, "resources", read_resource).ok()?,
+        removed_resources: list(zone, "removed_resources", resource_id).ok()?,
+        revoked: list(zone, "revoked", read_revoked).ok()?,
+        restored: list(zone, "restored", read_anchor).ok()?,
+    })
+}
+
+fn read_key(key: &Value) -> Option<Jwk> {
+    let text = |name| text_of(key, name).ok().map(str::to_owned);
+    let usage = match key.get("use") {
+        None | Some(Value::Null) => None,
+        Some(usage) => Some(usage.as_str()?.to_owned()),
+    };
+    let key_ops = match key.get("key_ops") {
+        None | Some(Value::Null) => None,
+        Some(operations) => {
+            Some(each(operations, "key_ops", |operation| operation.as_str().map(str::to_owned)).ok()?)
+        }
+    };
+    Some(Jwk {
+        kty: text("kty")?,
+        crv: text("crv")?,
+        usage,
+        kid: KeyId::new(text("kid")?).ok()?,
+        alg: text("alg")?,
+        x: text("x")?,
+        y: text("y")?,
+        key_ops,
+    })
+}
+
+fn read_resource(resource: &Value) -> Option<ResourceEntry> {
+    let enforcement = match text_of(resource, "enforcement").ok()? {
+        "enforced" => OperationEnforcement::Enforced,
+        "transport_uniform" => OperationEnforcement::TransportUniform,
+        _ => return None,
+    };
+    Some(ResourceEntry {
+        identifier: ResourceIdentifier::new(text_of(resource, "identifier").ok()?).ok()?,
+        operations: list(resource, "operations", read_operation).ok()?,
+        enforcement,
+        multi_use: flag(resource, "multi_use").ok()?.unwrap_or(false),
+    })
+}
+
+fn read_operation(operation: &Value) -> Option<Operation> {
+    Some(Operation {
+        method: text_of(operation, "method").ok()?.to_owned(),
+        path: text_of(operation, "path").ok()?.to_owned(),
+        scope: Scope::new(text_of(operation, "scope").ok()?).ok()?,
+    })
+}
+
+fn read_revoked(revoked: &Value) -> Option<RevokedAnchor> {
+    Some(RevokedAnchor { anchor: read_anchor(revoked)?, until: number(revoked, "until").ok()? })
+}
+
+fn read_anchor(anchor: &Value) -> Option<Anchor> {
+    let id = text_of(anchor, "id").ok()?;
+    Some(match text_of(anchor, "kind").ok()? {
+        "authority_record" => Anchor::AuthorityRecord(AuthorityRecordId::new(id).ok()?),
+        "agent_session" => Anchor::AgentSession(AgentSessionId::new(id).ok()?),
+        "delegation_edge" => Anchor::DelegationEdge(DelegationEdgeId::new(id).ok()?),
+        "application" => Anchor::Application(ApplicationId::new(id).ok()?),
+        _ => return None,
+    })
+}
+
+fn required<'a>(value: &'a Value, name: &'static str) -> Result<&'a Value, WireError> {
+    value.get(name).ok_or(WireError::Member(name))
+}
+
+fn number(value: &Value, name: &'static str) -> Result<u64, WireError> {
+    required(value, name)?.as_u64().ok_or(WireError::Member(name))
+}
+
+fn text_of<'a>(value: &'a Value, name: &'static str) -> Result<&'a str, WireError> {
+    required(value, name)?.as_str().ok_or(WireError::Member(name))
+}
+
+fn flag(value: &Value, name: &'static str) -> Result<Option<bool>, WireError> {
+    match value.get(name) {
+        None => Ok(None),
+        Some(flag) => flag.as_bool().map(Some).ok_or(WireError::Member(name)),
+    }
+}
+
+fn list<T>(
+    value: &Value,
+    name: &'static str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Vec<T>, WireError> {
+    value.get(name).map_or(Ok(Vec::new()), |items| each(items, name, read))
+}
+
+fn each<T>(
+    items: &Value,
+    name: &'static str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Vec<T>, WireError> {
+    let items = items.as_array().ok_or(WireError::Member(name))?;
+    items.iter().map(read).collect::<Option<_>>().ok_or(WireError::Member(name))
+}
+
+fn parse<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    read(value.as_str()?)
+}
+
+/// Writes an answer of the feed.
+#[must_use]
+pub fn write(response: &FeedResponse) -> Vec<u8> {
+    let zones = response.zones.iter().map(write_zone).collect();
+    let mut members = vec![
+        ("previous", response.previous.0.into()),
+        ("generation", response.generation.0.into()),
+        ("snapshot", response.snapshot.into()),
+        ("issuer", string(&response.issuer)),
+        ("zones", Value::Array(zones)),
+    ];
+    push_list(
+        &mut members,
+        "removed_zones",
+        response.removed_zones.iter().map(|zone| string(zone.as_str())).collect(),
+    );
+    serde_json::to_vec(&object(members)).unwrap_or_default()
+}
+
+fn write_zone(zone: &ZoneFeed) -> Value {
+    let mut members = vec![
+        ("zone_id", string(zone.zone_id.as_str())),
+        ("authority_epoch", zone.authority_epoch.0.into()),
+        ("policy_epoch", zone.policy_epoch.0.into()),
+    ];
+    if let Some(keys) = &zone.keys {
+        members.push(("keys", Value::Array(keys.iter().map(write_key).collect())));
+    }
+    push_list(&mut members, "resources", zone.resources.iter().map(write_resource).collect());
+    let removed = zone.removed_resources.iter().map(|resource| string(resource.as_str())).collect();
+    push_list(&mut members, "removed_resources", removed);
+    let revoked = zone.revoked.iter().map(|revoked| {
+        let mut members = anchor_members(&revoked.anchor);
+        members.push(("until", revoked.until.into()));
+        object(members)
+    });
+    push_list(&mut members, "revoked", revoked.collect());
+    push_list(
+        &mut members,
+        "restored",
+        zone.restored.iter().map(|anchor| object(anchor_members(anchor))).collect(),
+    );
+    object(members)
+}
+
+fn write_key(key: &Jwk) -> Value {
+    let mut members = vec![
+        ("kty", string(&key.kty)),
+        ("crv", string(&key.crv)),
+        ("kid", string(key.kid.as_str())),
+        ("alg", string(&key.alg)),
+        ("x", string(&key.x)),
+        ("y", string(&key.y)),
+    ];
+    if let Some(usage) = &key.usage {
+        members.push(("use", string(usage)));
+    }
+    if let Some(operations) = &key.key_ops {
+        members
+            .push(("key_ops", Value::Array(operations.iter().map(|operation| string(operation)).collect())));
+    }
+    object(members)
+}
+
+fn write_resource(resource: &ResourceEntry) -> Value {
+    // A kind of enforcement that is not known here is written as the strict one.
+    let enforcement = match resource.enforcement {
+        OperationEnforcement::TransportUniform => "transport_uniform",
+        _ => "enforced",
+    };
+    let operations = resource.operations.iter().map(|operation| {
+        object(vec![
+            ("method", string(&operation.method)),
+            ("path", string(&operation.path)),
+            ("scope", string(operation.scope.as_str())),
+        ])
+    });
+    let mut members = vec![
+        ("identifier", string(resource.identifier.as_str())),
+        ("enforcement", string(enforcement)),
+        ("multi_use", resource.multi_use.into()),
+    ];
+    push_list(&mut members, "operations", operations.collect());
+    object(members)
+}
+
+fn anchor_members(anchor: &Anchor) -> Vec<(&'static str, Value)> {
+    let (kind, id) = match anchor {
+        Anchor::AuthorityRecord(id) => ("authority_record", id.as_str()),
+        Anchor::AgentSession(id) => ("agent_session", id.as_str()),
+        Anchor::DelegationEdge(id) => ("delegation_edge", id.as_str()),
+        Anchor::Application(id) => ("application", id.as_str()),
+        // A kind that is not known here was never read here either.
+        _ => ("", ""),
+    };
+    vec![("kind", string(kind)), ("id", string(id))]
+}
+
+fn string(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn object(members: Vec<(&'static str, Value)>) -> Value {
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert(name.to_owned(), value);
+    }
+    Value::Object(object)
+}
+
+fn push_list(members: &mut Vec<(&'static str, Value)>, name: &'static str, items: Vec<Value>) {
+    if !items.is_empty() {
+        members.push((name, Value::Array(items)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caracal_mandate::es256::PublicKey;
+    use serde_json::json;
+
+    fn full() -> FeedResponse {
+        let session = || Anchor::AgentSession(AgentSessionId::new("s").unwrap());
+        let anchors = [
+            session(),
+            Anchor::AuthorityRecord(AuthorityRecordId::new("r").unwrap()),
+            Anchor::DelegationEdge(DelegationEdgeId::new("e").unwrap()),
+            Anchor::Application(ApplicationId::new("a").unwrap()),
+        ];
+        let key = Jwk::new(KeyId::new("k1").unwrap(), &PublicKey { x: [1; 32], y: [2; 32] });
+        let bare = Jwk { usage: None, key_ops: Some(vec!["verify".into()]), ..key.clone() };
+        let entry = |identifier: &str, enforcement, multi_use| ResourceEntry {
+            identifier: ResourceIdentifier::new(identifier).unwrap(),
+            operations: vec![Operation {
+                method: "GET".into(),
+                path: "/\"quoted\"".into(),
+                scope: Scope::new("orders:read").unwrap(),
+            }],
+            enforcement,
+            multi_use,
+        };
+        FeedResponse {
+            previous: Generation(4),
+            generation: Generation(9),
+            snapshot: false,
+            issuer: "http://sts:8080".into(),
+            zones: vec![
+                ZoneFeed {
+                    zone_id: ZoneId::new("z1").unwrap(),
+                    authority_epoch: AuthorityEpoch(7),
+                    policy_epoch: PolicyEpoch(3),
+                    keys: Some(vec![key, bare]),
+                    resources: vec![
+                        entry("resource://a", OperationEnforcement::Enforced, true),
+                        entry("resource://b", OperationEnforcement::TransportUniform, false),
+                    ],
+                    removed_resources: vec![ResourceIdentifier::new("resource://c").unwrap()],
+                    revoked: anchors.into_iter().map(|anchor| RevokedAnchor { anchor, until: 5 }).collect(),
+                    restored: vec![session()],
+                },
+                ZoneFeed {
+                    zone_id: ZoneId::new("z2").unwrap(),
+                    authority_epoch: AuthorityEpoch(0),
+                    policy_epoch: PolicyEpoch(0),
+                    keys: None,
+                    resources: vec![],
+                    removed_resources: vec![],
+                    revoked: vec![],
+                    restored: vec![],
+                },
+            ],
+            removed_zones: vec![ZoneId::new("z3").unwrap()],
+        }
+    }
+
+    #[test]
+    fn the_derived_form_and_this_one_are_the_same() {
+        let response = full();
+        let derived = serde_json::to_value(&response).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&write(&response)).unwrap(), derived);
+        assert_eq!(read(derived.to_string().as_bytes()).unwrap(), response);
+    }
+
+    #[test]
+    fn one_malformed_member_spoils_the_whole_answer() {
+        let good = serde_json::to_value(full()).unwrap();
+        for (pointer, wrong) in [
+            ("/generation", json!("9")),
+            ("/generation", json!(-1)),
+            ("/snapshot", json!(null)),
+            ("/issuer", json!(7)),
+            ("/zones", json!({})),
+            ("/zones/0/zone_id", json!("../z")),
+            ("/zones/0/authority_epoch", json!(1.5)),
+            ("/zones/0/keys/0/kid", json!("")),
+            ("/zones/0/keys/1/key_ops", json!("verify")),
+            ("/zones/0/resources/0/enforcement", json!("off")),
+            ("/zones/0/resources/0/operations/0/scope", json!("")),
+            ("/zones/0/revoked/0/kind", json!("planet")),
+            ("/zones/0/revoked/0/id", json!("")),
+            ("/zones/0/revoked/0/until", json!(null)),
+            ("/zones/0/restored/0", json!("s")),
+            ("/removed_zones/0", json!(1)),
+        ] {
+            let mut changed = good.clone();
+            *changed.pointer_mut(pointer).unwrap() = wrong.clone();
+            assert!(read(changed.to_string().as_bytes()).is_err(), "{pointer} = {wrong}");
+        }
+        assert_eq!(read(b"{").unwrap_err(), WireError::Json);
+        assert!(read(b"[]").is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! Client secrets: rotation, custody, and clients that register for a short time (contract admin-audit §5.2, §8.1).
+
+use crate::app::{App, Done, Kind, require_zone, zone_id};
+use crate::applications::{find, with_secret};
+use crate::body::{Body, Text};
+use crate::gate::{Call, Capability};
+use crate::names::{Field, refuse_reserved};
+use crate::problem::Problem;
+use crate::zones::live_dcr;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::{Extension, Json};
+use caracal_store::audit::AuditEvent;
+use caracal_store::secrets::Vault;
+use caracal_store::{StoreError, WriteTx, ids};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Registrations per zone and token in one second.
+const REGISTRATIONS_PER_SECOND: i64 = 10;
+/// Live registered clients per zone.
+const MAX_LIVE_CLIENTS: usize = 1000;
+/// The longest life of a registered client, in seconds.
+const MAX_CLIENT_LIFE: i64 = 3600;
+
+/// The place of an application's secret. It is sealed for this place and for no other.
+fn custody(zone: &str, id: &str) -> String {
+    format!("zones/{zone}/applications/{id}/clientSecret")
+}
+
+/// Keeps a sealed copy of the secret, in place of the one before.
+pub(crate) async fn keep(
+    tx: &mut WriteTx<'_>,
+    vault: &Vault,
+    zone: &str,
+    id: &str,
+    secret: &str,
+) -> Result<(), Problem> {
+    let place = custody(zone, id);
+    let envelope = vault.seal(secret.as_bytes(), &place)?;
+    sqlx::query(
+        "INSERT INTO secret_store (ref, envelope, version) VALUES ($1, $2, 1) \
+         ON CONFLICT (ref) DO UPDATE SET envelope = excluded.envelope, version = secret_store.version + 1",
+    )
+    .bind(place)
+    .bind(envelope)
+    .execute(&mut *tx.connection())
+    .await?;
+    Ok(())
+}
+
+/// Forgets the sealed copy.
+pub(crate) async fn drop_custody(tx: &mut WriteTx<'_>, zone: &str, id: &str) -> Result<(), Problem> {
+    sqlx::query("DELETE FROM secret_store WHERE ref = $1")
+        .bind(custody(zone, id))
+        .execute(&mut *tx.connection())
+        .await?;
+    Ok(())
+}
+
+/// `POST /v1/zones/:z/applications/:id/rotate-secret`
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path((zone, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (vault, actor) = (app.vault.clone(), call.actor.clone());
+    app.change(&call, None, move |tx| {
+        Box::pin(async move {
+            let found = find(tx.connection(), &actor, &zone, &id).await?;
+            let (now, secret) = (tx.now(), ids::new_secret("cs_")?);
+            sqlx::query(
+                "UPDATE applications SET client_secret_hash = $1, updated_by = $2, updated_at = $3 WHERE id = $4",
+            )
+            .bind(vault.hash(&secret))
+            .bind(actor.author())
+            .bind(now)
+            .bind(id.as_str())
+            .execute(&mut *tx.connection())
+            .await?;
+            if found.managed {
+                keep(tx, &vault, &zone, &id, &secret).await?;
+            }
+            let row = find(tx.connection(), &actor, &zone, &id).await?.json;
+            let body = with_secret(row, &secret);
+            Ok(Done::new(StatusCode::OK, Kind::SecretRotation, ("applications", &id), body))
+        })
+    })
+    .await
+}
+
+/// `GET /v1/zones/:z/applications/:id/client-secret`. Who may only read may not read secrets; whoever may is named in
+/// the ledger before the secret leaves.
+pub(crate) async fn reveal(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path((zone, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    match call.actor.capability {
+        Capability::Write => {}
+        Capability::Read => return Err(Problem::forbidden("admin_token_read_only")),
+        Capability::Approve => return Err(Problem::forbidden("admin_token_approve_only")),
+    }
+    let zone = zone_id(&zone)?;
+    let place = custody(zone.as_str(), &id);
+    let (actor, request_id) = (call.actor.clone(), call.request_id.clone());
+    let envelope: String = app
+        .store
+        .write(move |tx| {
+            Box::pin(async move {
+                let found = find(tx.connection(), &actor, zone.as_str(), &id).await?;
+                if !found.managed {
+                    return Err(Problem::absent("application_not_found"));
+                }
+                let envelope: Option<String> =
+                    sqlx::query_scalar("SELECT envelope FROM secret_store WHERE ref = $1")
+                        .bind(custody(zone.as_str(), &id))
+                        .fetch_optional(&mut *tx.connection())
+                        .await?;
+                let envelope = envelope.ok_or_else(|| Problem::absent("client_secret_not_stored"))?;
+                let event =
+                    AuditEvent::new(zone.as_str(), "credential_revealed", &request_id, "allow", tx.now());
+                tx.audit(&event.with_metadata(json!({
+                    "credential": "application_client_secret",
+                    "application_id": id,
+                    "application_name": found.name,
+                    "actor": actor.author(),
+                })))
+                .await?;
+                Ok(envelope)
+            })
+        })
+        .await?;
+    let secret = app.vault.open(&envelope, &place)?;
+    let secret = String::from_utf8(secret).map_err(|_| StoreError::corrupt("a client secret is no text"))?;
+    Ok(Json(json!({ "client_secret": secret })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registration {
+    name: Text<200>,
+    #[serde(default)]
+    expires_in: Life,
+}
+
+/// Seconds that a registered client lives.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "i64")]
+struct Life(i64);
+
+impl Default for Life {
+    fn default() -> Self {
+        Self(MAX_CLIENT_LIFE)
+    }
+}
+
+impl TryFrom<i64> for Life {
+    type Error = String;
+    fn try_from(seconds: i64) -> Result<Self, String> {
+        if (1..=MAX_CLIENT_LIFE).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err(format!("a registered client lives 1 to {MAX_CLIENT_LIFE} seconds"))
+        }
+    }
+}
+
+/// `POST /v1/zones/:z/applications/dcr`
+pub(crate) async fn register(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path(zone): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let zone = zone_id(&zone)?;
+    let (value, registration): (_, Registration) = body.parse("invalid_application")?;
+    refuse_reserved(&call.actor, Field::Name, &registration.name.0)?;
+    let (vault, actor) = (app.vault.clone(), call.actor.clone());
+    let too_often = |code| Problem::new(StatusCode::TOO_MANY_REQUESTS, code);
+    app.change(&call, Some(&value), move |tx| {
+        Box::pin(async move {
+            let key = format!("rl:dcr:{zone}:{}", actor.id);
+            if tx.count(&key, 1000).await? > REGISTRATIONS_PER_SECOND {
+                return Err(too_often("dcr_rate_limit_exceeded"));
+            }
+            require_zone(tx.connection(), &zone).await?;
+            let enabled: i64 = sqlx::query_scalar("SELECT dcr_enabled FROM zones WHERE id = $1")
+                .bind(zone.as_str())
+                .fetch_one(&mut *tx.connection())
+                .await?;
+            if enabled == 0 {
+                return Err(Problem::forbidden("dcr_disabled"));
+            }
+            let now = tx.now();
+            if live_dcr(tx.connection(), &zone, now).await?.len() >= MAX_LIVE_CLIENTS {
+                return Err(too_often("dcr_limit_exceeded"));
+            }
+            let (id, secret) = (ids::new_id(), ids::new_secret("cs_")?);
+            sqlx::query(
+                "INSERT INTO applications (id, zone_id, name, registration_method, client_secret_hash, expires_at, \
+                 created_by, created_at, updated_at) VALUES ($1, $2, $3, 'dcr', $4, $5, $6, $7, $7)",
+            )
+            .bind(id.as_str())
+            .bind(zone.as_str())
+            .bind(registration.name.0)
+            .bind(vault.hash(&secret))
+            .bind(now + registration.expires_in.0 * 1000)
+            .bind(actor.author())
+            .bind(now)
+            .execute(&mut *tx.connection())
+            .await?;
+            let row = find(tx.connection(), &actor, zone.as_str(), &id).await?.json;
+            Ok(Done::created(("applications", &id), with_secret(row, &secret)))
+        })
+    })
+    .await
+}

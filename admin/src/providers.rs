@@ -1,0 +1,272 @@
+//! Providers of credentials (contract admin-audit §5.5). This build knows the two kinds that need no secret.
+
+use crate::app::{App, Done, require_zone, zone_id};
+use crate::body::{Body, Text, require_fields};
+use crate::gate::Call;
+use crate::names::{self, Field, refuse_reserved};
+use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
+use crate::problem::Problem;
+use crate::row::Row;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::{Extension, Json};
+use caracal_audit::keyset::Select;
+use caracal_mandate::id::ZoneId;
+use caracal_store::change::Change;
+use caracal_store::{StoreError, WriteTx, ids};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sqlx::AnyConnection;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+const COLUMNS: &str = "SELECT id, zone_id, name, identifier, kind, config_json, secret_config_keys_json, \
+     connectivity_failed_at, created_by, created_via_operator, updated_by, updated_via_operator, created_at, \
+     updated_at, archived_at FROM providers";
+/// The kinds of this build.
+const KINDS: [&str; 2] = ["none", "caracal_mandate"];
+const PREFIX: &str = "provider://";
+
+#[derive(Debug, Deserialize)]
+struct Create {
+    name: Option<String>,
+    identifier: Option<String>,
+    kind: Text<64>,
+    #[serde(default)]
+    config_json: Map<String, Value>,
+    #[serde(default)]
+    check: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Patch {
+    name: Option<Text<200>>,
+    identifier: Option<String>,
+    kind: Option<Text<64>>,
+    config_json: Option<Map<String, Value>>,
+}
+
+fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+    row.with_authors(json!({
+        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+        "identifier": row.text("identifier")?, "kind": row.text("kind")?, "config_json": row.json("config_json")?,
+        "secret_config_keys": row.json("secret_config_keys_json")?,
+        "connectivity_failed_at": row.opt_iso("connectivity_failed_at")?,
+        "archived_at": row.opt_iso("archived_at")?,
+    }))
+}
+
+async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
+    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
+    let rows = select.and("archived_at IS NULL").all(connection, "").await?;
+    match rows.first() {
+        Some(row) => Ok(to_json(Row(row))?),
+        None => Err(Problem::absent("provider_not_found")),
+    }
+}
+
+/// Is this a kind of ours, with nothing in its configuration that it does not take?
+fn check_config(kind: &str, config: &Map<String, Value>) -> Result<(), Problem> {
+    let refuse = |why: String| Err(Problem::invalid("invalid_provider_config").because(why));
+    if !KINDS.contains(&kind) {
+        return refuse(format!(
+            "kind {kind:?} is not supported by this build; supported are {}",
+            KINDS.join(" and ")
+        ));
+    }
+    if !config.is_empty() {
+        let keys: Vec<_> = config.keys().map(String::as_str).collect();
+        return refuse(format!("unsupported keys for kind {kind}: {}", keys.join(", ")));
+    }
+    Ok(())
+}
+
+fn check_identifier(identifier: &str) -> Result<(), Problem> {
+    let parts = identifier.strip_prefix(PREFIX).map(|rest| rest.split('-'));
+    let word = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    if parts.is_some_and(|mut parts| parts.all(word)) && identifier.len() <= 512 {
+        return Ok(());
+    }
+    let why = "an identifier is provider:// and words of lower-case letters and digits, joined by hyphens";
+    Err(Problem::invalid("invalid_provider_identifier").because(why))
+}
+
+/// Blank texts count as absent.
+fn given(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// `GET /v1/zones/:z/providers`
+pub(crate) async fn list(
+    State(app): State<App>,
+    Path(zone): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, Problem> {
+    let select = by_status(Select::new(COLUMNS).and_text("zone_id = ?", zone), &params)?;
+    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
+}
+
+/// `GET /v1/zones/:z/providers/:id`
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path((zone, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let mut connection = app.store.read().await?;
+    find(&mut connection, &zone, &id).await.map(Json)
+}
+
+/// `POST /v1/zones/:z/providers`
+pub(crate) async fn create(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path(zone): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let zone = zone_id(&zone)?;
+    app.require_zone(&zone).await?;
+    let (value, create): (_, Create) = body.parse("invalid_provider")?;
+    let (name, identifier) = (given(create.name), given(create.identifier));
+    if name.is_none() && identifier.is_none() {
+        return Err(Problem::invalid("invalid_provider").because("name or identifier is required"));
+    }
+    if name.as_ref().is_some_and(|name| name.chars().count() > 200) {
+        return Err(Problem::invalid("invalid_provider").because("a name has at most 200 characters"));
+    }
+    if let Some(identifier) = &identifier {
+        check_identifier(identifier)?;
+        refuse_reserved(&call.actor, Field::ProviderIdentifier, identifier)?;
+    }
+    check_config(&create.kind.0, &create.config_json)?;
+    if create.check {
+        return Err(Problem::invalid("provider_check_unsupported"));
+    }
+    let actor = call.actor.clone();
+    app.change(&call, Some(&value), move |tx| {
+        Box::pin(async move {
+            require_zone(tx.connection(), &zone).await?;
+            let identifier = match identifier {
+                Some(identifier) => identifier,
+                None => free_identifier(tx, &zone, name.as_deref().unwrap_or_default()).await?,
+            };
+            refuse_reserved(&actor, Field::ProviderIdentifier, &identifier)?;
+            let (id, now) = (ids::new_id(), tx.now());
+            sqlx::query(
+                "INSERT INTO providers (id, zone_id, name, identifier, kind, created_by, created_at, updated_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+            )
+            .bind(id.as_str())
+            .bind(zone.as_str())
+            .bind(name.unwrap_or_else(|| identifier.clone()))
+            .bind(identifier)
+            .bind(create.kind.0)
+            .bind(actor.author())
+            .bind(now)
+            .execute(&mut *tx.connection())
+            .await
+            .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
+            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            Ok(Done::created(("providers", &id), row))
+        })
+    })
+    .await
+}
+
+async fn free_identifier(tx: &mut WriteTx<'_>, zone: &ZoneId, name: &str) -> Result<String, Problem> {
+    let base = format!("{PREFIX}{}", names::slug(name, "provider"));
+    let taken: Vec<String> = sqlx::query_scalar("SELECT identifier FROM providers WHERE zone_id = $1")
+        .bind(zone.as_str())
+        .fetch_all(&mut *tx.connection())
+        .await?;
+    Ok(names::free(&base, &HashSet::from_iter(taken)))
+}
+
+/// `PATCH /v1/zones/:z/providers/:id`
+pub(crate) async fn patch(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path((zone, id)): Path<(String, String)>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let zone = zone_id(&zone)?;
+    let (value, patch): (_, Patch) = body.parse("invalid_provider")?;
+    require_fields(&value, &["name", "identifier", "kind", "config_json"])?;
+    if patch.kind.is_some() && patch.config_json.is_none() {
+        return Err(Problem::invalid("provider_config_required"));
+    }
+    let identifier = given(patch.identifier);
+    if let Some(identifier) = &identifier {
+        check_identifier(identifier)?;
+        refuse_reserved(&call.actor, Field::ProviderIdentifier, identifier)?;
+    }
+    let author = call.actor.author();
+    app.change(&call, Some(&value), move |tx| {
+        Box::pin(async move {
+            let before = find(tx.connection(), zone.as_str(), &id).await?;
+            let old_kind = before.get("kind").and_then(Value::as_str).unwrap_or_default();
+            let kind = patch.kind.map_or_else(|| old_kind.to_owned(), |kind| kind.0);
+            if let Some(config) = &patch.config_json {
+                check_config(&kind, config)?;
+            }
+            let now = tx.now();
+            sqlx::query(
+                "UPDATE providers SET name = COALESCE($1, name), identifier = COALESCE($2, identifier), kind = $3, \
+                 updated_by = $4, updated_at = $5 WHERE id = $6",
+            )
+            .bind(patch.name.map(|name| name.0))
+            .bind(identifier)
+            .bind(kind.as_str())
+            .bind(author)
+            .bind(now)
+            .bind(id.as_str())
+            .execute(&mut *tx.connection())
+            .await
+            .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
+            if kind != old_kind {
+                for (resource, _) in bound(tx, &id).await? {
+                    tx.record_change(&zone, &Change::Resource { id: resource }).await?;
+                }
+            }
+            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            Ok(Done::updated(("providers", &id), row))
+        })
+    })
+    .await
+}
+
+/// Row id and identifier of the resources that take their credential from this provider.
+async fn bound(tx: &mut WriteTx<'_>, provider: &str) -> Result<Vec<(String, String)>, StoreError> {
+    let sql =
+        "SELECT id, identifier FROM resources WHERE credential_provider_id = $1 AND archived_at IS NULL";
+    Ok(sqlx::query_as(sql).bind(provider).fetch_all(&mut *tx.connection()).await?)
+}
+
+/// `DELETE /v1/zones/:z/providers/:id`. The resources that it served stay, and are out of reach.
+pub(crate) async fn archive(
+    State(app): State<App>,
+    Extension(call): Extension<Arc<Call>>,
+    Path((zone, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let zone = zone_id(&zone)?;
+    let author = call.actor.author();
+    app.change(&call, None, move |tx| {
+        Box::pin(async move {
+            find(tx.connection(), zone.as_str(), &id).await?;
+            let now = tx.now();
+            sqlx::query(
+                "UPDATE providers SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
+            )
+            .bind(now)
+            .bind(author)
+            .bind(id.as_str())
+            .execute(&mut *tx.connection())
+            .await?;
+            for (_, identifier) in bound(tx, &id).await? {
+                tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;
+            }
+            Ok(Done::deleted(("providers", &id)))
+        })
+    })
+    .await
+}

@@ -1,0 +1,165 @@
+//! The Admin API on a real SQLite file, called through its router.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use caracal_admin::{Config, router, seed};
+use caracal_store::keys::ZoneKeys;
+use caracal_store::secrets::Vault;
+use caracal_store::{Store, StoreError};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub const BOOTSTRAP: &str = "bootstrap-token-of-more-than-32-characters";
+pub const CHAIN_KEY: &[u8] = b"chain-key-of-32-bytes-or-more-00";
+const KEK: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638ab4d5e6f70819a2b3c4d5";
+
+pub struct Bench {
+    _dir: tempfile::TempDir,
+    pub store: Store,
+    pub vault: Vault,
+    router: axum::Router,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn code(&self) -> (u16, &str) {
+        (self.status.as_u16(), self.body["error"].as_str().unwrap_or(""))
+    }
+
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{} {}", self.status, self.body);
+        self.body
+    }
+}
+
+pub fn config(store: &Store, token: &str) -> Config {
+    let vault = Vault::new(KEK, None, b"hash-key").unwrap();
+    Config {
+        store: store.clone(),
+        keys: ZoneKeys::new(store.clone(), vault.clone()),
+        vault,
+        admin_token: token.to_owned(),
+        hmac_key: CHAIN_KEY.to_vec(),
+    }
+}
+
+pub async fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
+    let config = config(&store, BOOTSTRAP);
+    seed(&config).await.unwrap();
+    let vault = config.vault.clone();
+    Bench { _dir: dir, store, vault, router: router(config) }
+}
+
+impl Bench {
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        Answer { status, headers, body }
+    }
+
+    pub async fn call(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let method: Method = method.parse().unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(BOOTSTRAP, "GET", path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(BOOTSTRAP, "POST", path, Some(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.call(BOOTSTRAP, "PATCH", path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(BOOTSTRAP, "DELETE", path, None).await
+    }
+
+    pub async fn zone(&self, name: &str) -> String {
+        id(&self.post("/v1/zones", json!({ "name": name })).await.ok())
+    }
+
+    pub async fn provider(&self, zone: &str, name: &str) -> String {
+        let body = json!({ "name": name, "kind": "caracal_mandate" });
+        id(&self.post(&format!("/v1/zones/{zone}/providers"), body).await.ok())
+    }
+
+    pub async fn resource(&self, zone: &str, provider: &str, name: &str) -> Value {
+        let body = json!({
+            "name": name, "scopes": ["orders:read", "orders:write"], "credential_provider_id": provider,
+            "upstream_url": "http://127.0.0.1:9000",
+            "operations": [{ "method": "get", "path": "/orders", "scope": "orders:read" }],
+        });
+        self.post(&format!("/v1/zones/{zone}/resources"), body).await.ok()
+    }
+
+    /// A token with this scope and capability.
+    pub async fn token(&self, zone: Option<&str>, capability: &str) -> String {
+        let scope = if zone.is_some() { "zone" } else { "global" };
+        let mut body = json!({ "name": "t", "scope": scope, "capability": capability });
+        if let Some(zone) = zone {
+            body["zone_id"] = zone.into();
+        }
+        self.post("/v1/admin-tokens", body).await.ok()["token"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn execute(&self, sql: &str) {
+        let sql = sql.to_owned();
+        self.store
+            .write(move |tx| {
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *tx.connection()).await?;
+                    Ok::<_, StoreError>(())
+                })
+            })
+            .await
+            .unwrap();
+    }
+
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&mut *self.store.read().await.unwrap()).await.unwrap()
+    }
+
+    /// The changes of the log after `seq`, as their JSON.
+    pub async fn changes_after(&self, seq: i64) -> Vec<Value> {
+        let rows: Vec<String> =
+            sqlx::query_scalar("SELECT change_json FROM change_log WHERE seq > $1 ORDER BY seq")
+                .bind(seq)
+                .fetch_all(&mut *self.store.read().await.unwrap())
+                .await
+                .unwrap();
+        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    }
+
+    pub async fn last_change(&self) -> i64 {
+        self.number("SELECT value FROM sequences WHERE name = 'change_log'").await
+    }
+}
+
+pub fn id(row: &Value) -> String {
+    row["id"].as_str().unwrap_or_else(|| panic!("no id in {row}")).to_owned()
+}

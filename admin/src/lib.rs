@@ -1,7 +1,7 @@
 //! The Admin API: everything that operators configure, and what they read (contract admin-audit §1 to §6, §13).
 //!
-//! One gate ([`gate`]) stands before every `/v1` route: it says who asks and whether they may. Every change commits
-//! together with its own record ([`record`]) and, where a gateway has to know of it, with a row of the change log.
+//! One gate (`gate`) stands before every `/v1` route: it says who asks and whether they may. Every change commits
+//! together with its own record (`record`) and, where a gateway has to know of it, with a row of the change log.
 #![forbid(unsafe_code)]
 
 mod activation;

@@ -7,7 +7,7 @@ use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use caracal_store::StoreError;
 use caracal_store::change::{Change, changes_after, revoked_anchors};
 use caracal_store::internal::GatewayProof;
-use caracal_store::model::{Resource, Zone};
+use caracal_store::model::{Provider, Resource, Zone};
 use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,10 +74,15 @@ impl Sts {
         let now = self.store().now();
         let mut zones = Vec::new();
         for zone in Zone::all(connection).await? {
-            let resources = Resource::all(connection, &zone.id).await?;
+            let mut resources = Vec::new();
+            for resource in Resource::all(connection, &zone.id).await? {
+                if has_its_provider(connection, &resource).await? {
+                    resources.push(resource.to_entry());
+                }
+            }
             zones.push(ZoneFeed {
                 keys: Some(Vec::new()),
-                resources: resources.iter().map(Resource::to_entry).collect(),
+                resources,
                 revoked: revoked_anchors(connection, &zone.id, now).await?,
                 ..empty_feed(&zone)
             });
@@ -160,14 +165,14 @@ impl Sts {
                 }
                 Change::Resource { id } => {
                     if let Some(resource) = Resource::find(connection, &zone.id, &id).await? {
-                        feed.resources.push(resource.to_entry());
+                        tell(connection, &mut feed, &resource).await?;
                     }
                 }
                 Change::ResourceGone { identifier } => {
                     let still = Resource::find(connection, &zone.id, &identifier).await?;
                     match (ResourceIdentifier::new(identifier), still) {
                         (Ok(identifier), None) => feed.removed_resources.push(identifier),
-                        (_, Some(resource)) => feed.resources.push(resource.to_entry()),
+                        (_, Some(resource)) => tell(connection, &mut feed, &resource).await?,
                         (Err(_), None) => {}
                     }
                 }
@@ -219,6 +224,28 @@ async fn generation(connection: &mut AnyConnection) -> Result<Generation, StoreE
         .fetch_one(connection)
         .await?;
     Ok(Generation(u64::try_from(value).unwrap_or(0)))
+}
+
+/// A resource without its provider is not reachable: gateways do not know it (contract sts §12.8).
+async fn has_its_provider(connection: &mut AnyConnection, resource: &Resource) -> Result<bool, StoreError> {
+    match &resource.credential_provider_id {
+        None => Ok(true),
+        Some(id) => Ok(Provider::find(connection, &resource.zone_id, id).await?.is_some()),
+    }
+}
+
+/// Tells of a resource as it stands now.
+async fn tell(
+    connection: &mut AnyConnection,
+    feed: &mut ZoneFeed,
+    resource: &Resource,
+) -> Result<(), StoreError> {
+    if has_its_provider(connection, resource).await? {
+        feed.resources.push(resource.to_entry());
+    } else {
+        feed.removed_resources.push(resource.identifier.clone());
+    }
+    Ok(())
 }
 
 fn empty_feed(zone: &Zone) -> ZoneFeed {

@@ -183,3 +183,28 @@ async fn thirty_gateways_wake_at_once() {
         assert_eq!(feed.zones[0].keys.as_ref().unwrap().len(), 2);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_without_its_provider_is_gone_until_it_has_one_again() {
+    let world = World::new().await;
+    let start = world.poll("gateway=g1").await.generation.0;
+    let gone = Change::ResourceGone { identifier: "resource://ledger".into() };
+    world.change("UPDATE providers SET archived_at = 1 WHERE id = 'p-none'", gone).await;
+    let touched = Change::Resource { id: "R6".into() };
+    world.change("UPDATE resources SET name = 'Other' WHERE id = 'R6'", touched).await;
+    let delta = world.poll(&format!("gateway=g1&since={start}")).await;
+    let zone = &delta.zones[0];
+    let removed: Vec<_> = zone.removed_resources.iter().map(|name| name.as_str()).collect();
+    assert_eq!(removed, ["resource://ledger", "resource://peer"]);
+    assert!(zone.resources.is_empty(), "{:?}", zone.resources);
+    let snapshot = world.poll("gateway=g1").await;
+    let named: Vec<_> = snapshot.zones[0].resources.iter().map(|entry| entry.identifier.as_str()).collect();
+    assert!(!named.contains(&"resource://ledger") && !named.contains(&"resource://peer"), "{named:?}");
+    assert!(named.contains(&"resource://orders"), "{named:?}");
+
+    let again = Change::Resource { id: "R2".into() };
+    world.change("UPDATE resources SET credential_provider_id = 'p-mandate' WHERE id = 'R2'", again).await;
+    let delta = world.poll(&format!("gateway=g1&since={}", delta.generation.0)).await;
+    let back: Vec<_> = delta.zones[0].resources.iter().map(|entry| entry.identifier.as_str()).collect();
+    assert_eq!(back, ["resource://ledger"]);
+}

@@ -116,7 +116,7 @@ fn resident(pid: u32) -> Option<u64> {
 
 /// The linear memory of the largest worker, as the filter itself reports it.
 async fn filter_memory(client: &reqwest::Client, admin: SocketAddr) -> Option<u64> {
-    let answer = client.get(format!("http://{admin}/stats?filter=memory_bytes")).send().await.ok()?;
+    let answer = client.get(format!("http://{admin}/stats?filter=worker_memory_bytes")).send().await.ok()?;
     let text = answer.text().await.ok()?;
     text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse().ok()).max()
 }

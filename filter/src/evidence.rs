@@ -36,11 +36,11 @@ pub struct Event {
     pub zone_id: Option<String>,
     /// The request.
     pub request_id: String,
-    /// `gateway_resource_request`, `gateway_denied` or `replay_detected`.
+    /// `gateway_resource_request` or `gateway_denied`. Of a replay the STS tells, where it is found.
     pub event_type: &'static str,
     /// `allow` or `deny`.
     pub decision: &'static str,
-    /// `executed`, `refused`, `anomaly` or `cancelled`.
+    /// `executed`, `refused` or `cancelled`.
     pub evaluation_status: &'static str,
     /// The reason's code, for a deny.
     pub reason: Option<&'static str>,

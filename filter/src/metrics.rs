@@ -33,6 +33,9 @@ pub const EVIDENCE_DROPPED: &str = "caracal_gateway_audit_dropped_total";
 /// Deliveries to Audit that failed.
 pub const EVIDENCE_ERRORS: &str = "caracal_gateway_audit_sink_errors_total";
 
+/// Linear memory of a worker's VM, in bytes. It never shrinks.
+pub const WORKER_MEMORY: &str = "caracal_gateway_worker_memory_bytes";
+
 /// The counter of a reason.
 #[must_use]
 pub fn denials(reason: DenyReason) -> String {

@@ -5,7 +5,7 @@ use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::upstream::Directive;
-use caracal_mandate::verdict::{DenyReason, Doubt, VerifiedMandate};
+use caracal_mandate::verdict::{Doubt, VerifiedMandate};
 
 use crate::config::Role;
 use crate::evidence::{Event, Metadata};
@@ -119,10 +119,9 @@ impl Record {
 
     /// The request was refused.
     pub fn refused(&mut self, now: u64, refusal: &Refusal) {
-        let replay = refusal.reason == DenyReason::Replay;
-        self.event_type = if replay { "replay_detected" } else { "gateway_denied" };
+        self.event_type = "gateway_denied";
         self.decision = "deny";
-        self.evaluation_status = if replay { "anomaly" } else { "refused" };
+        self.evaluation_status = "refused";
         self.reason = Some(refusal.reason.label());
         self.metadata.latency_ms = now.saturating_sub(self.started);
         self.metadata.gateway_status = refusal.status;

@@ -108,7 +108,10 @@ impl Root {
         match self {
             Self::Idle => {}
             Self::Feed(poller) => poller.on_tick(host),
-            Self::Filter(worker) => worker.evidence.borrow_mut().on_tick(host, &worker.key),
+            Self::Filter(worker) => {
+                host.gauge(metrics::WORKER_MEMORY, memory_bytes());
+                worker.evidence.borrow_mut().on_tick(host, &worker.key);
+            }
         }
     }
 
@@ -128,5 +131,18 @@ impl Root {
             Self::Filter(worker) => Some(worker),
             Self::Idle | Self::Feed(_) => None,
         }
+    }
+}
+
+/// Linear memory of this VM, in bytes; 0 outside one.
+fn memory_bytes() -> u64 {
+    #[cfg(target_arch = "wasm32")]
+    {
+        const PAGE: u64 = 65_536;
+        u64::try_from(core::arch::wasm32::memory_size::<0>()).unwrap_or(0).saturating_mul(PAGE)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        0
     }
 }

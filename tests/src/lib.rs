@@ -4,10 +4,12 @@
 //! Run them with `cargo xtask test --e2e`, which builds what they need and says where it is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod envoy;
 mod stack;
 mod upstream;
 mod world;
 
+pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
 pub use upstream::{Seen, Upstream};
 pub use world::{Agent, World};

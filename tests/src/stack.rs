@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// The issuer of every test, the same across restarts.
-pub const ISSUER: &str = "http://sts.caracal.test";
+pub(crate) const ISSUER: &str = "http://sts.caracal.test";
 
 fn from_xtask(name: &str) -> PathBuf {
     match std::env::var_os(name) {

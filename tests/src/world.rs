@@ -3,6 +3,7 @@
 use crate::{Stack, Upstream};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// A zone with one application, one resource and an active policy.
 pub struct World {
@@ -29,6 +30,13 @@ pub struct Agent {
 impl World {
     /// Configures everything through the Admin API.
     pub async fn configure(stack: &Stack, upstream: &Upstream) -> Self {
+        let mut world = Self::prepare(stack).await;
+        world.add_resource(upstream.address).await;
+        world
+    }
+
+    /// Makes zone, application and policy; the resource is still to come.
+    pub async fn prepare(stack: &Stack) -> Self {
         let mut world = Self {
             http: reqwest::Client::new(),
             admin: stack.url("admin"),
@@ -47,11 +55,17 @@ impl World {
         let application = world.operate(Method::POST, &world.path("applications"), body).await;
         world.application = text(&application, "id");
         world.secret = text(&application, "client_secret");
+        world.activate_policy().await;
+        world
+    }
+
+    /// Adds the resource, behind `upstream`.
+    pub async fn add_resource(&mut self, upstream: SocketAddr) {
         let body = json!({ "name": "mandate", "kind": "caracal_mandate" });
-        let provider = text(&world.operate(Method::POST, &world.path("providers"), body).await, "id");
+        let provider = text(&self.operate(Method::POST, &self.path("providers"), body).await, "id");
         let body = json!({
-            "identifier": world.resource,
-            "upstream_url": format!("http://{}", upstream.address),
+            "identifier": self.resource,
+            "upstream_url": format!("http://{upstream}"),
             "scopes": ["orders:read", "orders:write"],
             "credential_provider_id": provider,
             "operations": [
@@ -60,9 +74,7 @@ impl World {
             ],
             "operation_enforcement": "enforced",
         });
-        world.operate(Method::POST, &world.path("resources"), body).await;
-        world.activate_policy().await;
-        world
+        self.operate(Method::POST, &self.path("resources"), body).await;
     }
 
     /// The same world at the addresses of a restarted Caracal.

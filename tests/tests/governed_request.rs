@@ -108,12 +108,17 @@ async fn bytes_that_are_no_text_never_trap_the_filter() {
     ] {
         for byte in 0x80..=0xffu8 {
             let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-            let mut request = b"GET /v1/orders HTTP/1.1\r\nhost: g\r\nconnection: close\r\n".to_vec();
+            let mut request = b"GET /v1/orders HTTP/1.1\r\nhost: g\r\n".to_vec();
             request.extend_from_slice(name.as_bytes());
             request.extend_from_slice(&[b':', b' ', b'B', byte, byte, b'\r', b'\n', b'\r', b'\n']);
             stream.write_all(&request).await.unwrap();
             let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.unwrap();
+            while !answer.contains(&b'\n') {
+                assert!(
+                    stream.read_buf(&mut answer).await.unwrap() > 0,
+                    "{name} {byte:#x}: closed without an answer"
+                );
+            }
             let line = String::from_utf8_lossy(&answer);
             let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
             assert!(status == "400" || status == "401", "{name} {byte:#x}: {line}");

@@ -1,0 +1,100 @@
+//! An Envoy of a test's own, as an operator would run one beside a service.
+
+use crate::{Stack, envoy_binary, filter_module};
+use caracal_envoy::{BootstrapOptions, Endpoint, KEY_VARIABLE, Shape, SidecarOptions, render};
+use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// A running sidecar in front of one upstream.
+pub struct Sidecar {
+    pub url: String,
+    _child: Child,
+    _folder: TempDir,
+}
+
+fn endpoint(stack: &Stack, service: &str) -> Endpoint {
+    let address: SocketAddr = stack.running[service].as_str().unwrap().parse().unwrap();
+    Endpoint::new(address.ip().to_string(), address.port())
+}
+
+/// The bootstrap of a sidecar that follows this Caracal.
+pub fn sidecar_bootstrap(stack: &Stack, zone: &str, resource: &str, upstream: SocketAddr) -> Value {
+    let shape = Shape::Sidecar(SidecarOptions {
+        zone: ZoneId::new(zone).unwrap(),
+        resource: ResourceIdentifier::new(resource).unwrap(),
+        upstream: Endpoint::new(upstream.ip().to_string(), upstream.port()),
+        forward_mandate: true,
+    });
+    let mut options = BootstrapOptions::new(GatewayId::new("sidecar").unwrap(), shape, filter_module());
+    options.listener = Endpoint::loopback(0);
+    options.sts = endpoint(stack, "sts");
+    options.audit = endpoint(stack, "audit");
+    render(&options)
+}
+
+fn command(folder: &Path, bootstrap: &Value, key: &str) -> Command {
+    let config = folder.join("envoy.json");
+    std::fs::write(&config, bootstrap.to_string()).unwrap();
+    let mut command = Command::new(envoy_binary());
+    command
+        .arg("--config-path")
+        .arg(config)
+        .arg("--admin-address-path")
+        .arg(folder.join("admin"))
+        .args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error"])
+        .env(KEY_VARIABLE, key)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs Envoy with a bootstrap that it has to refuse, until it does.
+pub async fn refused(bootstrap: &Value, key: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path(), bootstrap, key);
+    let output = command.stderr(Stdio::piped()).output();
+    tokio::time::timeout(Duration::from_secs(60), output).await.expect("Envoy took the bootstrap").unwrap()
+}
+
+/// The key that this Caracal shares with its gateways.
+pub fn gateway_key(stack: &Stack) -> String {
+    std::fs::read_to_string(stack.folder().join("secrets/gatewayStsHmacKey")).unwrap().trim().to_owned()
+}
+
+impl Sidecar {
+    /// Starts one and waits until it decides.
+    pub async fn start(stack: &Stack, zone: &str, resource: &str, upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let bootstrap = sidecar_bootstrap(stack, zone, resource, upstream);
+        let child = command(folder.path(), &bootstrap, &gateway_key(stack)).spawn().unwrap();
+        let reach = async {
+            loop {
+                if let Some(url) = listener(&folder.path().join("admin")).await {
+                    let answer = reqwest::get(format!("{url}/")).await;
+                    if answer.is_ok_and(|answer| answer.status() == 401) {
+                        return url;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let url =
+            tokio::time::timeout(Duration::from_secs(60), reach).await.expect("the sidecar is not ready");
+        Self { url, _child: child, _folder: folder }
+    }
+}
+
+async fn listener(admin: &Path) -> Option<String> {
+    let admin = std::fs::read_to_string(admin).ok()?;
+    let answer = reqwest::get(format!("http://{}/listeners?format=json", admin.trim())).await.ok()?;
+    let listeners: Value = answer.json().await.ok()?;
+    let address = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
+    Some(format!("http://{}:{}", address["address"].as_str()?, address["port_value"].as_u64()?))
+}

@@ -1,0 +1,108 @@
+//! The role `resource`: an Envoy in front of one service, which decides alone; and configurations that Envoy refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use caracal_tests::{Sidecar, Stack, Upstream, World, gateway_key, refused, sidecar_bootstrap};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+async fn call(world: &World, sidecar: &Sidecar, method: Method, mandate: &str) -> StatusCode {
+    let request = world.http.request(method, format!("{}/v1/orders", sidecar.url)).bearer_auth(mandate);
+    request.send().await.unwrap().status()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_decides_alone_and_learns_of_revocation() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let mut world = World::prepare(&stack).await;
+    let sidecar = Sidecar::start(&stack, &world.zone, world.resource, upstream.address).await;
+    world.add_resource(sidecar.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let agent = world.agent().await;
+
+    // Agent, gateway, sidecar, service.
+    let mandate = world.mint(&agent).await;
+    assert_eq!(world.read(&mandate).await.status(), StatusCode::OK);
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 1);
+    let authorization = seen[0].headers["authorization"].to_str().unwrap().to_owned();
+    let resource_mandate = authorization.strip_prefix("Bearer ").unwrap();
+
+    // The mandate of the gateway is none for the service; its own one is good for what it says, more than once.
+    let bare = world.http.get(format!("{}/v1/orders", sidecar.url)).send().await.unwrap();
+    assert_eq!(bare.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        call(&world, &sidecar, Method::GET, &world.mint(&agent).await).await,
+        StatusCode::UNAUTHORIZED
+    );
+    for _ in 0..3 {
+        assert_eq!(call(&world, &sidecar, Method::GET, resource_mandate).await, StatusCode::OK);
+    }
+    assert_eq!(call(&world, &sidecar, Method::POST, resource_mandate).await, StatusCode::FORBIDDEN);
+    assert_eq!(upstream.seen().len(), 4);
+
+    world.end_session(&agent.bearer, &agent.root).await;
+    let told = tokio::time::timeout(Duration::from_secs(10), async {
+        while call(&world, &sidecar, Method::GET, resource_mandate).await == StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    });
+    told.await.expect("the sidecar never heard of the revocation");
+    assert_eq!(call(&world, &sidecar, Method::GET, resource_mandate).await, StatusCode::UNAUTHORIZED);
+}
+
+/// Changes the filter's own configuration inside a rendered bootstrap.
+fn change_filter(bootstrap: &mut Value, change: impl FnOnce(&mut Value)) {
+    let mut change = Some(change);
+    visit(bootstrap, &mut |value| {
+        let is_text = value.get("@type").and_then(Value::as_str)
+            == Some("type.googleapis.com/google.protobuf.StringValue");
+        let text = value.get("value").and_then(Value::as_str).filter(|text| text.contains("\"role\""));
+        if let (true, Some(text)) = (is_text, text) {
+            let mut configuration: Value = serde_json::from_str(text).unwrap();
+            if let Some(change) = change.take() {
+                change(&mut configuration);
+            }
+            value["value"] = configuration.to_string().into();
+        }
+    });
+    assert!(change.is_none(), "the bootstrap has no filter");
+}
+
+fn visit(value: &mut Value, look: &mut impl FnMut(&mut Value)) {
+    look(value);
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|member| visit(member, look)),
+        Value::Array(items) => items.iter_mut().for_each(|item| visit(item, look)),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_refuses_a_bad_configuration_and_names_the_field() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let good = sidecar_bootstrap(&stack, "z1", "resource://orders", upstream.address);
+    let key = gateway_key(&stack);
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 4] = [
+        (|configuration| configuration["rolle"] = "resource".into(), "rolle"),
+        (|configuration| configuration["role"] = "door".into(), "role"),
+        (|configuration| configuration["gateway_id"] = "a b".into(), "gateway_id"),
+        (|configuration| configuration["max_feed_age_ms"] = "soon".into(), "max_feed_age_ms"),
+    ];
+    for (change, field) in cases {
+        let mut bootstrap = good.clone();
+        change_filter(&mut bootstrap, change);
+        let output = refused(&bootstrap, &key).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{field}");
+        assert!(errors.contains("refused to start") && errors.contains(field), "{field}: {errors}");
+    }
+    for (key, what) in [("", "missing"), ("abc", "hexadecimal"), ("abcd", "shorter")] {
+        let output = refused(&good, key).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && errors.contains("CARACAL_GATEWAY_STS_HMAC_KEY"),
+            "{what}: {errors}"
+        );
+    }
+}

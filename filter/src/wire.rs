@@ -1,7 +1,7 @@
 //! The feed's JSON, read and written by hand.
 //!
 //! The types derive the same form in `caracal-mandate`, and a test here holds both together. What the
-//! derived code costs is size: one copy of the parser per type made up a quarter of the module, and
+//! derived code costs is size: one copy of the parser per type made up an eighth of the module, and
 //! every worker compiles all of it when Envoy starts.
 
 use caracal_mandate::anchor::{Anchor, RevokedAnchor};

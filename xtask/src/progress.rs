@@ -33,6 +33,7 @@ pub(crate) enum Step {
     TestEndToEnd,
     TestNative,
     TestWasm,
+    TryReadme,
 }
 
 impl Step {
@@ -56,6 +57,7 @@ impl Step {
             Self::TestEndToEnd => "testing end to end",
             Self::TestNative => "testing natively",
             Self::TestWasm => "testing the decision core as wasm under Node",
+            Self::TryReadme => "doing what the README says first",
         }
     }
 
@@ -79,6 +81,7 @@ impl Step {
             Self::TestEndToEnd => "test-end-to-end",
             Self::TestNative => "test-native",
             Self::TestWasm => "test-wasm",
+            Self::TryReadme => "try-readme",
         }
     }
 }

@@ -210,6 +210,13 @@ fn sum_passed(output: &str) -> u64 {
         .sum()
 }
 
+impl Passed {
+    /// How many tests passed, of whatever kind.
+    pub(crate) fn total(&self) -> u64 {
+        [self.native, self.wasm, self.end_to_end].into_iter().flatten().fold(0, u64::saturating_add)
+    }
+}
+
 impl std::fmt::Display for Passed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kinds = [("native", self.native), ("wasm", self.wasm), ("end to end", self.end_to_end)];

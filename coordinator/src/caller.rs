@@ -16,6 +16,7 @@ use caracal_store::StoreError;
 use caracal_store::http::{RequestId, bearer};
 use caracal_store::keys::MandateError;
 use caracal_store::model::{Application, AuthorityRecord};
+use caracal_store::revoke::Cause;
 use http::Method;
 use sqlx::AnyConnection;
 use std::sync::Arc;
@@ -63,6 +64,16 @@ impl Caller {
         match &self.identity {
             Identity::Operator => "caracal-operator",
             Identity::Application { claims, .. } => claims.client_id.as_str(),
+        }
+    }
+
+    /// What the caller causes, and why.
+    pub(crate) fn cause(&self, reason: &str) -> Cause {
+        Cause {
+            zone: self.zone.clone(),
+            request_id: self.request_id.clone(),
+            actor: self.name().to_owned(),
+            reason: reason.to_owned(),
         }
     }
 

@@ -5,7 +5,6 @@ use crate::body::{self, Fields};
 use crate::caller::{Caller, new_id, path_id};
 use crate::config::{Config, Limits};
 use crate::constraints;
-use crate::event::Cause;
 use crate::failure::{Code, Failure};
 use crate::graph;
 use crate::receipt::{DELEGATION_CREATE, Key, Receipt, Reply};
@@ -222,7 +221,7 @@ async fn delegate(
         return Err(Failure::because(code, "it would end before it begins"));
     }
     graph::insert(tx, &edge).await?;
-    Cause::by(caller, "requested").edge(tx, "delegation_created", &edge).await?;
+    caller.cause("requested").edge(tx, "delegation_created", &edge).await?;
     let reply = Reply::created(created_json(&edge, &reach, request.is_broad())?);
     if let Some(receipt) = &receipt {
         receipt.keep(tx, edge.id.as_str(), &reply, limits).await?;

@@ -2,8 +2,6 @@
 
 use crate::caller::{Caller, path_id};
 use crate::config::Config;
-use crate::end::{self, EdgeEnd};
-use crate::event::Cause;
 use crate::failure::{Code, Failure};
 use crate::graph;
 use crate::page::{Page, Query};
@@ -15,6 +13,7 @@ use caracal_mandate::id::{AgentSessionId, DelegationEdgeId};
 use caracal_store::WriteTx;
 use caracal_store::clock::iso;
 use caracal_store::model::{AgentSession, DelegationEdge, EdgeStatus};
+use caracal_store::revoke::{self, Ending};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -156,7 +155,7 @@ async fn lineage_below(
         return Err(Code::CoordinatorAdminRequired.into());
     }
     let mut connection = config.store.read().await?;
-    let mut edges = graph::descendants(&mut connection, &caller.zone, &id).await?;
+    let mut edges = revoke::edge_descendants(&mut connection, &caller.zone, &id).await?;
     edges.retain(|(edge, _)| edge.status == EdgeStatus::Active);
     Ok(edges)
 }
@@ -237,6 +236,6 @@ async fn revoke(
     if !caller.is_admin() && !caller.acts_for(&edge.issuer_application_id, "delegate_from") {
         return Err(Code::IssuerOwnershipRequired.into());
     }
-    let edges = end::revoke(tx, &Cause::by(caller, "delegation_revoked"), id, EdgeEnd::Revoked).await?;
+    let edges = revoke::revoke_edge(tx, &caller.cause("delegation_revoked"), id, Ending::Revoked).await?;
     if edges.is_empty() { Err(Code::DelegationNotFound.into()) } else { Ok(edges) }
 }

@@ -71,40 +71,6 @@ pub(crate) fn is_full(lineage: &[DelegationEdge]) -> bool {
     u32::try_from(lineage.len()).is_ok_and(|length| length >= MAX_HOPS)
 }
 
-/// An edge and all that descend from it by `parent_edge_id`, with their distance from it, nearest first.
-pub(crate) async fn descendants(
-    connection: &mut AnyConnection,
-    zone: &ZoneId,
-    root: &DelegationEdgeId,
-) -> Result<Vec<(DelegationEdge, usize)>, StoreError> {
-    let sql = format!(
-        "WITH RECURSIVE line (id) AS ( \
-           SELECT id FROM delegation_edges WHERE zone_id = $1 AND id = $2 \
-           UNION SELECT child.id FROM delegation_edges child JOIN line ON child.parent_edge_id = line.id \
-             WHERE child.zone_id = $1) \
-         SELECT {} FROM delegation_edges WHERE id IN (SELECT id FROM line) ORDER BY id",
-        DelegationEdge::COLUMNS
-    );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(root.as_str());
-    let edges: Vec<DelegationEdge> =
-        query.fetch_all(connection).await?.iter().map(DelegationEdge::from_row).collect::<Result<_, _>>()?;
-    let depths: std::collections::HashMap<_, _> =
-        edges.iter().map(|edge| (edge.id.clone(), edge.parent_edge_id.clone())).collect();
-    let mut placed: Vec<(DelegationEdge, usize)> = edges
-        .into_iter()
-        .map(|edge| {
-            let (mut depth, mut at) = (0, &edge.id);
-            while at != root && depth <= depths.len() {
-                let Some(Some(parent)) = depths.get(at) else { break };
-                (depth, at) = (depth + 1, parent);
-            }
-            (edge, depth)
-        })
-        .collect();
-    placed.sort_by_key(|(_, depth)| *depth);
-    Ok(placed)
-}
-
 /// Do live edges lead from one session to another?
 pub(crate) async fn leads_to(
     connection: &mut AnyConnection,
@@ -153,16 +119,6 @@ pub(crate) async fn insert(tx: &mut WriteTx<'_>, edge: &DelegationEdge) -> Resul
     .bind(edge.created_at)
     .execute(&mut *tx.connection())
     .await?;
-    Ok(())
-}
-
-/// The zone's delegation graph lost edges. New edges take nothing from anyone, so they do not count (contract §24
-/// row 20).
-pub(crate) async fn raise_epoch(tx: &mut WriteTx<'_>, zone: &ZoneId) -> Result<(), StoreError> {
-    sqlx::query("UPDATE zones SET graph_epoch = graph_epoch + 1 WHERE id = $1")
-        .bind(zone.as_str())
-        .execute(&mut *tx.connection())
-        .await?;
     Ok(())
 }
 

@@ -5,10 +5,9 @@
 //! replicas never end the same thing twice.
 
 use crate::config::Config;
-use crate::end::{self, EdgeEnd};
-use crate::event::Cause;
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use caracal_store::model::{AgentSession, DelegationEdge, EdgeStatus, SessionStatus};
+use caracal_store::revoke::{self, Cause, Ending};
 use caracal_store::{StoreError, WriteTx, ids};
 use std::future::Future;
 use std::time::Duration;
@@ -112,7 +111,7 @@ async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> 
             let id = DelegationEdgeId::new(id).map_err(corrupt)?;
             let edge = DelegationEdge::find(tx.connection(), &zone, &id).await?;
             if edge.is_some_and(|edge| edge.status == EdgeStatus::Active && edge.expires_at <= now) {
-                ended += end::revoke(tx, &cause, &id, EdgeEnd::Expired).await?.len();
+                ended += revoke::revoke_edge(tx, &cause, &id, Ending::Expired).await?.len();
             }
             continue;
         }
@@ -121,9 +120,9 @@ async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> 
         let Some(session) = session.filter(|session| !session.is_within_time(now)) else { continue };
         ended += match (job, session.status) {
             (Job::Ttl, SessionStatus::Active | SessionStatus::Suspended) => {
-                end::terminate(tx, &cause, &id, SessionStatus::Expired).await?
+                revoke::end_session(tx, &cause, &id, Ending::Expired).await?
             }
-            (Job::Lease, SessionStatus::Active) => end::suspend(tx, &cause, &id).await?,
+            (Job::Lease, SessionStatus::Active) => revoke::suspend_session(tx, &cause, &id).await?,
             _ => 0,
         };
     }

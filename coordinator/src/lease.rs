@@ -3,8 +3,6 @@
 use crate::body::{self, Fields};
 use crate::caller::{Caller, path_id};
 use crate::config::{Config, Limits};
-use crate::end;
-use crate::event::Cause;
 use crate::failure::{Code, Failure};
 use crate::sessions::find_owned;
 use crate::tree;
@@ -16,6 +14,7 @@ use caracal_mandate::id::AgentSessionId;
 use caracal_store::WriteTx;
 use caracal_store::clock::iso;
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, SessionStatus};
+use caracal_store::revoke::{self, Ending};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -66,7 +65,7 @@ async fn take(
     .bind(session.id.as_str())
     .execute(&mut *tx.connection())
     .await?;
-    Cause::by(caller, "requested").session(tx, "session_lease_taken", &session, "requested").await?;
+    caller.cause("requested").session(tx, "session_lease_taken", &session, "requested").await?;
     Ok(Ok(json!({
         "status": session.status,
         "heartbeat_deadline_at": iso(deadline),
@@ -185,7 +184,7 @@ async fn end_if_lost(
         return Ok(Some(end_without_subject(tx, caller, session).await?));
     }
     if !session.is_within_time(now) {
-        end::suspend(tx, &Cause::by(caller, "service_heartbeat_lost"), &session.id).await?;
+        revoke::suspend_session(tx, &caller.cause("service_heartbeat_lost"), &session.id).await?;
         return Ok(Some(Code::SessionLeaseExpired));
     }
     Ok(None)
@@ -196,8 +195,8 @@ async fn end_without_subject(
     caller: &Caller,
     session: &AgentSession,
 ) -> Result<Code, Failure> {
-    let cause = Cause::by(caller, "subject_authority_inactive");
-    end::terminate(tx, &cause, &session.id, SessionStatus::Terminated).await?;
+    let cause = caller.cause("subject_authority_inactive");
+    revoke::end_session(tx, &cause, &session.id, Ending::Revoked).await?;
     Ok(Code::SessionSubjectInactive)
 }
 

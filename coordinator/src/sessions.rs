@@ -5,10 +5,9 @@
 use crate::body::{self, Fields};
 use crate::caller::{Caller, path_id};
 use crate::config::Config;
-use crate::end;
-use crate::event::Cause;
 use crate::failure::{Code, Failure};
 use crate::page::{Page, Query, word};
+use crate::resume;
 use crate::tree;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -18,6 +17,7 @@ use axum::{Extension, Json};
 use caracal_mandate::id::{AgentSessionId, ApplicationId};
 use caracal_store::WriteTx;
 use caracal_store::model::{AgentSession, Lifecycle, SessionStatus};
+use caracal_store::revoke::{self, Ending};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -190,7 +190,7 @@ pub(crate) async fn suspend_route(
 
 async fn suspend(tx: &mut WriteTx<'_>, caller: &Caller, id: &AgentSessionId) -> Result<usize, Failure> {
     find_owned(tx, caller, id).await?;
-    match end::suspend(tx, &Cause::by(caller, "requested"), id).await? {
+    match revoke::suspend_session(tx, &caller.cause("requested"), id).await? {
         0 => Err(Code::SessionNotFoundOrNotActive.into()),
         suspended => Ok(suspended),
     }
@@ -216,7 +216,7 @@ pub(crate) async fn resume_route(
                 if !tree::ancestors_may_act(tx.connection(), &session, now).await? {
                     return Err(Failure::from(Code::SessionAncestorNotActive));
                 }
-                match end::resume(tx, &Cause::by(&caller, "requested"), &id, &limits).await? {
+                match resume::resume(tx, &caller.cause("requested"), &id, &limits).await? {
                     0 => Err(Failure::because(
                         Code::SessionNotFoundOrNotSuspended,
                         "the session's time is up, or its subject does not stand any more",
@@ -291,7 +291,7 @@ async fn terminate(
             return Err(Code::SessionLeaseFenced.into());
         }
     }
-    match end::terminate(tx, &Cause::by(caller, reason), id, SessionStatus::Terminated).await? {
+    match revoke::end_session(tx, &caller.cause(reason), id, Ending::Revoked).await? {
         0 => Err(Code::SessionNotFound.into()),
         _ => Ok(()),
     }

@@ -4,7 +4,6 @@ use crate::authority;
 use crate::body::{self, Fields};
 use crate::caller::{Caller, new_id};
 use crate::config::{Config, Limits};
-use crate::event::Cause;
 use crate::failure::{Code, Failure};
 use crate::graph;
 use crate::receipt::{Key, Receipt, Reply, SESSION_START};
@@ -20,6 +19,7 @@ use caracal_store::model::{
     AgentSession, Application, Constraints, DelegationEdge, EdgeStatus, Lifecycle, RegistrationMethod,
     SessionStatus,
 };
+use caracal_store::revoke::Cause;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -174,7 +174,7 @@ async fn start(
     };
     let session = new_session(now, limits, caller, request, subject, parent.as_ref())?;
     tree::insert(tx, &session).await?;
-    let cause = Cause::by(caller, "requested");
+    let cause = caller.cause("requested");
     cause.session(tx, "session_started", &session, &cause.reason).await?;
     let edge = match &parent {
         Some(parent) if request.inherits => inherit(tx, request, &cause, parent, &session).await?,

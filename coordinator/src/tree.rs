@@ -17,47 +17,6 @@ pub(crate) const LIVE: &str = "status IN ('active', 'suspended') AND \
      ((lifecycle = 'service' AND (status = 'suspended' OR heartbeat_deadline_at > $1)) \
       OR (lifecycle = 'task' AND started_at + ttl_seconds * 1000 > $1))";
 
-/// Through which sessions a walk down the tree goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Through {
-    /// Those that act.
-    Active,
-    /// Those that act or may act again.
-    Live,
-    /// Those that may act again.
-    Suspended,
-}
-
-impl Through {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Active => "'active'",
-            Self::Live => "'active', 'suspended'",
-            Self::Suspended => "'suspended'",
-        }
-    }
-}
-
-/// The session and all below it, parents first, as far as the walk goes.
-pub(crate) async fn subtree(
-    connection: &mut AnyConnection,
-    zone: &ZoneId,
-    root: &AgentSessionId,
-    through: Through,
-) -> Result<Vec<AgentSession>, StoreError> {
-    let sql = format!(
-        "WITH RECURSIVE tree (id) AS ( \
-           SELECT id FROM sessions WHERE zone_id = $1 AND id = $2 AND status IN ({words}) \
-           UNION SELECT child.id FROM sessions child JOIN tree ON child.parent_id = tree.id \
-             WHERE child.zone_id = $1 AND child.status IN ({words})) \
-         SELECT {columns} FROM sessions WHERE id IN (SELECT id FROM tree) ORDER BY depth, id",
-        words = through.words(),
-        columns = AgentSession::COLUMNS,
-    );
-    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(root.as_str());
-    query.fetch_all(connection).await?.iter().map(AgentSession::from_row).collect()
-}
-
 /// The session, or 404 `session_not_found`.
 pub(crate) async fn find(
     connection: &mut AnyConnection,

@@ -63,8 +63,10 @@ pub struct Store {
     audit: watch::Receiver<u64>,
 }
 
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "foundation", include_str!("../migrations/0001_foundation.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
+    (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
+];
 
 impl Store {
     /// Opens a SQLite file, creates it where it is missing, and brings its schema up to date. Every commit is on disk

@@ -17,6 +17,7 @@ pub mod internal;
 pub mod keys;
 pub mod limits;
 pub mod model;
+pub mod revoke;
 pub mod secrets;
 pub mod telemetry;
 pub mod writer;

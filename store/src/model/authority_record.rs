@@ -49,20 +49,19 @@ pub struct NewAuthorityRecord {
 }
 
 impl AuthorityRecord {
+    /// The columns that [`AuthorityRecord::from_row`] reads.
+    pub const COLUMNS: &'static str =
+        "id, zone_id, session_type, subject_id, application_id, parent_id, status, expires_at";
+
     /// The record with this id in this zone, whatever its status.
     pub async fn find(
         connection: &mut AnyConnection,
         zone: &ZoneId,
         id: &AuthorityRecordId,
     ) -> Result<Option<Self>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, zone_id, session_type, subject_id, application_id, parent_id, status, expires_at \
-             FROM authority_records WHERE id = $1 AND zone_id = $2",
-        )
-        .bind(id.as_str())
-        .bind(zone.as_str())
-        .fetch_optional(connection)
-        .await?;
+        let sql = format!("SELECT {} FROM authority_records WHERE id = $1 AND zone_id = $2", Self::COLUMNS);
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_str()).bind(zone.as_str());
+        let row = query.fetch_optional(connection).await?;
         row.as_ref().map(Self::from_row).transpose()
     }
 
@@ -72,7 +71,8 @@ impl AuthorityRecord {
         self.status == RecordStatus::Active && self.expires_at > now
     }
 
-    fn from_row(row: &sqlx::any::AnyRow) -> Result<Self, StoreError> {
+    /// Reads a row that has [`AuthorityRecord::COLUMNS`].
+    pub fn from_row(row: &sqlx::any::AnyRow) -> Result<Self, StoreError> {
         let kind: String = row.try_get("session_type")?;
         Ok(Self {
             id: parsed(row, "id")?,

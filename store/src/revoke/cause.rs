@@ -1,37 +1,27 @@
-//! Evidence: what happened to sessions and delegations.
+//! Evidence: what happened to sessions, delegations and records.
 
+use crate::audit::AuditEvent;
+use crate::model::{AgentSession, AuthorityRecord, DelegationEdge};
+use crate::{StoreError, WriteTx};
 use caracal_mandate::id::ZoneId;
-use caracal_store::audit::AuditEvent;
-use caracal_store::model::{AgentSession, DelegationEdge};
-use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
 
 /// Who caused something, and why.
 #[derive(Debug, Clone)]
-pub(crate) struct Cause {
+pub struct Cause {
     /// Where.
-    pub(crate) zone: ZoneId,
+    pub zone: ZoneId,
     /// The request, or the job's own id.
-    pub(crate) request_id: String,
+    pub request_id: String,
     /// The application, the operator or the job.
-    pub(crate) actor: String,
+    pub actor: String,
     /// The reason that is stored with what ends.
-    pub(crate) reason: String,
+    pub reason: String,
 }
 
 impl Cause {
-    /// A caller's doing.
-    pub(crate) fn by(caller: &crate::caller::Caller, reason: &str) -> Self {
-        Self {
-            zone: caller.zone.clone(),
-            request_id: caller.request_id.clone(),
-            actor: caller.name().to_owned(),
-            reason: reason.to_owned(),
-        }
-    }
-
     /// What happened to a session.
-    pub(crate) async fn session(
+    pub async fn session(
         &self,
         tx: &mut WriteTx<'_>,
         kind: &str,
@@ -53,7 +43,7 @@ impl Cause {
     }
 
     /// What happened to a delegation.
-    pub(crate) async fn edge(
+    pub async fn edge(
         &self,
         tx: &mut WriteTx<'_>,
         kind: &str,
@@ -75,7 +65,26 @@ impl Cause {
         self.write(tx, kind, metadata).await
     }
 
-    async fn write(&self, tx: &mut WriteTx<'_>, kind: &str, metadata: Value) -> Result<(), StoreError> {
+    /// What happened to a record.
+    pub async fn record(
+        &self,
+        tx: &mut WriteTx<'_>,
+        kind: &str,
+        record: &AuthorityRecord,
+    ) -> Result<(), StoreError> {
+        let metadata = json!({
+            "application_id": record.application_id,
+            "authority_record_id": record.id,
+            "parent_authority_record_id": record.parent_id,
+            "subject_id": record.subject_id,
+            "actor": self.actor,
+            "reason": self.reason,
+        });
+        self.write(tx, kind, metadata).await
+    }
+
+    /// Anything else that happened in the zone.
+    pub async fn write(&self, tx: &mut WriteTx<'_>, kind: &str, metadata: Value) -> Result<(), StoreError> {
         let event = AuditEvent::new(self.zone.as_str(), kind, &self.request_id, "allow", tx.now());
         tx.audit(&event.with_metadata(metadata)).await
     }

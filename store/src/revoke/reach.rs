@@ -1,0 +1,187 @@
+//! Everything that ends with what is selected.
+
+use super::selector::{Selector, SelectorError};
+use crate::StoreError;
+use crate::model::{AgentSession, AuthorityRecord, DelegationEdge};
+use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
+use serde::Serialize;
+use sqlx::AnyConnection;
+
+/// What is selected directly: a condition for each table. `$1` is the zone; the values stand from `$2` on.
+#[derive(Debug)]
+pub(super) struct Matches {
+    records: String,
+    sessions: String,
+    edges: String,
+    values: Values,
+}
+
+#[derive(Debug)]
+enum Values {
+    Number(i64),
+    Texts(Vec<String>),
+}
+
+const NOTHING: &str = "1 = 0";
+
+impl Matches {
+    fn of(values: Values) -> Self {
+        let nothing = || NOTHING.to_owned();
+        Self { records: nothing(), sessions: nothing(), edges: nothing(), values }
+    }
+
+    pub(super) fn texts<const N: usize>(texts: [&str; N]) -> Self {
+        Self::of(Values::Texts(texts.map(str::to_owned).to_vec()))
+    }
+
+    pub(super) fn number(number: i64) -> Self {
+        Self::of(Values::Number(number))
+    }
+
+    pub(super) fn live_session(id: &AgentSessionId) -> Self {
+        Self::texts([id.as_str()]).sessions("id = $2 AND status IN ('active', 'suspended')")
+    }
+
+    pub(super) fn edge(id: &DelegationEdgeId) -> Self {
+        Self::texts([id.as_str()]).edges("id = $2")
+    }
+
+    pub(super) fn records(mut self, condition: &str) -> Self {
+        condition.clone_into(&mut self.records);
+        self
+    }
+
+    pub(super) fn sessions(mut self, condition: &str) -> Self {
+        condition.clone_into(&mut self.sessions);
+        self
+    }
+
+    pub(super) fn edges(mut self, condition: &str) -> Self {
+        condition.clone_into(&mut self.edges);
+        self
+    }
+
+    /// Records and those minted from them; sessions on them or selected, and all below; delegations of those or
+    /// selected, and all that descend from them. Each walk goes through what has ended, too.
+    fn walks(&self) -> String {
+        format!(
+            "WITH RECURSIVE minted (id) AS ( \
+               SELECT id FROM authority_records WHERE zone_id = $1 AND {records} \
+               UNION SELECT child.id FROM authority_records child JOIN minted ON child.parent_id = minted.id \
+                 WHERE child.zone_id = $1), \
+             tree (id) AS ( \
+               SELECT id FROM sessions WHERE zone_id = $1 \
+                 AND (({sessions}) OR subject_authority_record_id IN (SELECT id FROM minted)) \
+               UNION SELECT child.id FROM sessions child JOIN tree ON child.parent_id = tree.id \
+                 WHERE child.zone_id = $1), \
+             line (id) AS ( \
+               SELECT id FROM delegation_edges WHERE zone_id = $1 \
+                 AND ({edges} OR source_session_id IN (SELECT id FROM tree) \
+                   OR target_session_id IN (SELECT id FROM tree)) \
+               UNION SELECT child.id FROM delegation_edges child JOIN line ON child.parent_edge_id = line.id \
+                 WHERE child.zone_id = $1) ",
+            records = self.records,
+            sessions = self.sessions,
+            edges = self.edges,
+        )
+    }
+
+    async fn rows(
+        &self,
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        select: &str,
+    ) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
+        let sql = format!("{}{select}", self.walks());
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str());
+        match &self.values {
+            Values::Number(number) => query = query.bind(*number),
+            Values::Texts(texts) => {
+                for text in texts {
+                    query = query.bind(text.as_str());
+                }
+            }
+        }
+        Ok(query.fetch_all(connection).await?)
+    }
+}
+
+/// Everything that stands now and ends with what is selected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    pub(super) records: Vec<AuthorityRecord>,
+    pub(super) sessions: Vec<AgentSession>,
+    pub(super) edges: Vec<DelegationEdge>,
+}
+
+/// How much that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Sessions that are live or suspended.
+    pub sessions: usize,
+    /// Delegations that stand.
+    pub edges: usize,
+    /// Authority records that stand.
+    pub records: usize,
+}
+
+impl Reach {
+    /// What a selector reaches at `now` (unix milliseconds).
+    pub async fn of(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        selector: &Selector,
+        now: i64,
+    ) -> Result<Self, SelectorError> {
+        let matches = selector.matches(connection, zone, now).await?;
+        Ok(Self::search(connection, zone, &matches, now).await?)
+    }
+
+    pub(super) async fn search(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        matches: &Matches,
+        now: i64,
+    ) -> Result<Self, StoreError> {
+        let records = format!(
+            "SELECT {} FROM authority_records WHERE status = 'active' AND expires_at > {now} \
+             AND id IN (SELECT id FROM minted) ORDER BY id",
+            AuthorityRecord::COLUMNS
+        );
+        let sessions = format!(
+            "SELECT {} FROM sessions WHERE status IN ('active', 'suspended') \
+             AND id IN (SELECT id FROM tree) ORDER BY depth, id",
+            AgentSession::COLUMNS
+        );
+        let edges = format!(
+            "SELECT {} FROM delegation_edges WHERE status = 'active' AND id IN (SELECT id FROM line) ORDER BY id",
+            DelegationEdge::COLUMNS
+        );
+        let records = matches.rows(connection, zone, &records).await?;
+        let sessions = matches.rows(connection, zone, &sessions).await?;
+        let edges = matches.rows(connection, zone, &edges).await?;
+        Ok(Self {
+            records: records.iter().map(AuthorityRecord::from_row).collect::<Result<_, _>>()?,
+            sessions: sessions.iter().map(AgentSession::from_row).collect::<Result<_, _>>()?,
+            edges: edges.iter().map(DelegationEdge::from_row).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How much it is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { sessions: self.sessions.len(), edges: self.edges.len(), records: self.records.len() }
+    }
+
+    /// Is it nothing?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.edges.is_empty() && self.records.is_empty()
+    }
+
+    /// The delegations.
+    #[must_use]
+    pub fn edges(&self) -> &[DelegationEdge] {
+        &self.edges
+    }
+}

@@ -65,6 +65,7 @@ pub struct Store {
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
+    (2, "approvals", include_str!("../migrations/0002_approvals.sql")),
     (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
 ];
 

@@ -3,6 +3,7 @@
 //! [`Sts`] is the service; [`Sts::router`] is its HTTP face. It holds no state of its own that the store does not have:
 //! any number of them may run beside each other.
 
+mod approvals;
 mod bundles;
 mod exchange;
 mod feed;

@@ -18,6 +18,12 @@ pub(crate) struct Denial {
     pub(crate) description: Cow<'static, str>,
     /// When it is worth trying again, seconds.
     pub(crate) retry_after: Option<u32>,
+    /// What `WWW-Authenticate` asks for.
+    pub(crate) challenge: Option<&'static str>,
+    /// Further members of the body.
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
+    /// Is it a failed authentication, of which only so many are allowed?
+    pub(crate) counts_as_failure: bool,
     /// What is written down about it.
     pub(crate) events: Vec<AuditEvent>,
 }
@@ -28,7 +34,16 @@ impl Denial {
         code: &'static str,
         description: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code, description: description.into(), retry_after: None, events: Vec::new() }
+        Self {
+            status,
+            code,
+            description: description.into(),
+            retry_after: None,
+            challenge: None,
+            extra: serde_json::Map::new(),
+            counts_as_failure: false,
+            events: Vec::new(),
+        }
     }
 
     /// 400: the request itself is not one that the STS takes.
@@ -38,7 +53,8 @@ impl Denial {
 
     /// 401: who asks is not known. One text for every cause, so that nothing can be learnt from it.
     pub(crate) fn unauthenticated() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "access_denied", "client authentication failed")
+        let text = "client authentication failed";
+        Self { counts_as_failure: true, ..Self::new(StatusCode::UNAUTHORIZED, "access_denied", text) }
     }
 
     /// 401: the subject token is not accepted.
@@ -66,10 +82,13 @@ impl Denial {
 
     /// The answer.
     pub(crate) fn into_response(self, request_id: &str) -> Response {
-        let mut response = Refusal::new(self.status, self.code)
-            .because(self.description)
-            .of_request(request_id)
-            .into_response();
+        let mut refusal =
+            Refusal::new(self.status, self.code).because(self.description).of_request(request_id);
+        refusal.extra = self.extra;
+        let mut response = refusal.into_response();
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,6 +1,7 @@
 //! The HTTP face of the STS.
 
 use crate::Sts;
+use crate::approvals;
 use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
 use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
@@ -28,6 +29,8 @@ pub(crate) fn router(sts: Sts) -> Router {
         .route(TOKEN_PATH, post(token))
         .route("/.well-known/jwks.json", get(jwks))
         .route(FEED_PATH, get(feed))
+        .route("/approvals/{id}", get(approvals::status))
+        .route("/approvals/{id}/decision", post(approvals::decide))
         .route("/health", get(|| async { StatusCode::OK }))
         .route("/ready", get(ready))
         .fallback(|| async {
@@ -152,7 +155,8 @@ fn parse_query(query: Option<&str>) -> HashMap<String, String> {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
-fn no_store(response: &mut Response) {
+/// Nobody keeps this answer.
+pub(crate) fn no_store(response: &mut Response) {
     let headers: &mut HeaderMap = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("pragma"), HeaderValue::from_static("no-cache"));

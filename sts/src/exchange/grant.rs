@@ -1,7 +1,8 @@
 //! The grant: one transaction with the record, the used-up mandate, the budget and the audit events
 //! (contract sts §17 to §19).
 
-use super::judge::{Judgement, describe};
+use super::approval::{Approval, Gate, Scribe, no_life_left};
+use super::judge::{APPROVAL_REQUIRED, Judgement, describe};
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::refusal::Denial;
@@ -26,6 +27,15 @@ pub(super) struct Minted {
     pub(super) upstreams: BTreeMap<String, Directive>,
 }
 
+/// How a judgement that allows ended.
+#[derive(Debug)]
+pub(super) enum Granted {
+    /// In a mandate.
+    Minted(Box<Minted>),
+    /// In a hold: what was asked waits for an approval.
+    Held(Denial),
+}
+
 impl Sts {
     /// Writes the grant. An error takes all of it back, and carries the event that tells of it.
     pub(super) async fn grant(
@@ -33,7 +43,7 @@ impl Sts {
         tx: &mut WriteTx<'_>,
         request: &ExchangeRequest,
         judgement: &Judgement,
-    ) -> Result<Minted, Denial> {
+    ) -> Result<Granted, Denial> {
         let now = tx.now();
         self.write_grant(tx, request, judgement).await.map_err(|denial| {
             let status = match denial.status {
@@ -54,7 +64,7 @@ impl Sts {
         tx: &mut WriteTx<'_>,
         request: &ExchangeRequest,
         judgement: &Judgement,
-    ) -> Result<Minted, Denial> {
+    ) -> Result<Granted, Denial> {
         let now = tx.now();
         if let Some(call) = &request.gateway {
             if !call.proof.spend(tx).await? {
@@ -62,16 +72,36 @@ impl Sts {
             }
             use_up_mandate(tx, request, judgement).await?;
         }
+        let scribe = Scribe { request, application: &judgement.application };
+        let approval = match &judgement.wanted {
+            None => judgement.approval.clone(),
+            Some(new) => match scribe.pass(tx, new, &judgement.events).await? {
+                Gate::Open(approval) => approval,
+                Gate::Waits(denial) => return Ok(Granted::Held(denial)),
+            },
+        };
         self.charge(tx, judgement).await?;
         let usage = usage(request, judgement);
-        let expires_at = expiry(request, judgement, now)?;
-        let claims = claims(self.issuer(), request, judgement, usage, now, expires_at)?;
-        let upstreams = upstreams(request, judgement)?;
-        record(judgement, &claims, usage, expires_at).insert(tx).await?;
-        for event in &judgement.events {
-            tx.audit(event).await?;
+        let mut expires_at = expiry(request, judgement, now)?;
+        if let Approval::Answered(_, record) = &approval {
+            expires_at = expires_at.min(record.expires_at);
+            if expires_at - now < 1000 {
+                return Err(no_life_left());
+            }
         }
-        Ok(Minted { claims, upstreams })
+        let mut claims = claims(self.issuer(), request, judgement, usage, now, expires_at)?;
+        let upstreams = upstreams(request, judgement)?;
+        if let Approval::Answered(_, record) = &approval {
+            claims.sid = record.id.clone();
+            claims.root_sid = record.id.clone();
+        } else {
+            record(judgement, &claims, usage, expires_at).insert(tx).await?;
+        }
+        scribe.spend(tx, &approval, &claims.sid).await?;
+        for event in &judgement.events {
+            tx.audit(&opened(event)).await?;
+        }
+        Ok(Granted::Minted(Box::new(Minted { claims, upstreams })))
     }
 
     /// Takes one from the budget of every granted resource (contract sts §12.5). An exhausted budget is 429.
@@ -85,6 +115,16 @@ impl Sts {
         }
         Ok(())
     }
+}
+
+/// The event of a resource whose gate was found open.
+fn opened(event: &AuditEvent) -> AuditEvent {
+    let mut event = event.clone();
+    if event.evaluation_status == APPROVAL_REQUIRED {
+        "complete".clone_into(&mut event.evaluation_status);
+        "allow".clone_into(&mut event.decision);
+    }
+    event
 }
 
 /// A mandate for a single-use resource is used up, in the transaction of what it is used for.

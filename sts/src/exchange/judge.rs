@@ -1,10 +1,13 @@
 //! The judgement: authentication, subject, binding, then every resource with policy (contract sts §8.10 to §8.22, §12).
 
+use super::approval::{Approval, Asker};
 use super::binding::{Bound, Reader};
 use super::request::ExchangeRequest;
 use super::subject::{Presented, Subject};
 use crate::Sts;
+use crate::approvals::NewHold;
 use crate::bundles::{ActivePolicy, View};
+use crate::policy::ApprovalGate;
 use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
@@ -30,6 +33,20 @@ pub(super) struct Judgement {
     pub(super) granted: Vec<GrantedResource>,
     pub(super) epochs: Epochs,
     pub(super) events: Vec<AuditEvent>,
+    /// The approval that the request presents.
+    pub(super) approval: Approval,
+    /// The approval that it still needs.
+    pub(super) wanted: Option<NewHold>,
+}
+
+/// The evaluation status of what is allowed and waits for an approval.
+pub(super) const APPROVAL_REQUIRED: &str = "approval_required";
+
+/// What the resources of a request came to, besides themselves.
+#[derive(Default)]
+struct Findings {
+    events: Vec<AuditEvent>,
+    gates: Vec<ApprovalGate>,
 }
 
 /// A resource that is granted, with the provider of its credential.
@@ -53,6 +70,8 @@ struct Case<'a> {
     bound: &'a Bound,
     policy: Arc<ActivePolicy>,
     graph_epoch: u64,
+    /// Does the request present an approval that was granted?
+    resolved: bool,
     now: i64,
 }
 
@@ -81,15 +100,26 @@ impl Sts {
             return Err(Denial::malformed("no resource is named"));
         }
         let scopes = ScopeSet::parse(&request.scope).map_err(|error| Denial::malformed(error.to_string()))?;
-        let mut reader = Reader { connection: &mut *connection, application: &application, now };
-        let bound = reader.bind(request, subject.as_ref(), &scopes).await;
-        let bound =
-            bound.map_err(|denial| describe(denial, request, &application, "binding_rejected", now))?;
         let policy = self.bundles().active(connection, &zone.id, zone.epochs.policy, view).await;
         let policy = policy.map_err(|error| {
             tracing::error!(zone = %zone.id, %error, "the zone's policy cannot be used");
             describe(policy_failed(), request, &application, "policy_eval_failed", now)
-        })?;
+        });
+        let approval = match &policy {
+            Ok(policy) => {
+                let subject = subject.as_ref();
+                Asker { request, application: &application, subject, policy, now }
+                    .presented(connection)
+                    .await?
+            }
+            // Whatever is presented, nothing comes of it: the request fails at its policy.
+            Err(_) => Approval::Absent,
+        };
+        let mut reader = Reader { connection: &mut *connection, application: &application, now };
+        let bound = reader.bind(request, subject.as_ref(), &scopes).await;
+        let bound =
+            bound.map_err(|denial| describe(denial, request, &application, "binding_rejected", now))?;
+        let policy = policy?;
         let case = Case {
             request,
             application: &application,
@@ -97,14 +127,23 @@ impl Sts {
             bound: &bound,
             policy,
             graph_epoch: zone.epochs.graph,
+            resolved: !matches!(approval, Approval::Absent),
             now,
         };
-        let (granted, events) = self.resources(connection, &case, &scopes).await?;
+        let (granted, Findings { events, gates }) = self.resources(connection, &case, &scopes).await?;
+        let asker = Asker {
+            request,
+            application: &application,
+            subject: subject.as_ref(),
+            policy: &case.policy,
+            now,
+        };
+        let wanted = asker.wanted(connection, &bound, &gates).await?;
         if subject.is_some() && request.gateway.is_none() {
             let denial = Denial::forbidden("a subject token cannot be exchanged here");
             return Err(describe(denial, request, &application, "exchange_denied", now));
         }
-        Ok(Judgement { application, subject, bound, granted, epochs: zone.epochs, events })
+        Ok(Judgement { application, subject, bound, granted, epochs: zone.epochs, events, approval, wanted })
     }
 
     async fn resources(
@@ -112,12 +151,12 @@ impl Sts {
         connection: &mut AnyConnection,
         case: &Case<'_>,
         scopes: &ScopeSet,
-    ) -> Result<(Vec<GrantedResource>, Vec<AuditEvent>), Denial> {
+    ) -> Result<(Vec<GrantedResource>, Findings), Denial> {
         let mut granted: Vec<GrantedResource> = Vec::new();
-        let mut events = Vec::new();
+        let mut found = Findings::default();
         let mut first_refusal: Option<Denial> = None;
         for name in &case.request.resources {
-            match self.resource(connection, case, name, scopes, &mut events).await {
+            match self.resource(connection, case, name, scopes, &mut found).await {
                 Ok(Outcome::Granted(resource)) => {
                     // It may be named by its identifier and by its row id.
                     if granted.iter().all(|other| other.resource.id != resource.resource.id) {
@@ -126,18 +165,18 @@ impl Sts {
                 }
                 Ok(Outcome::Skipped(denial)) => first_refusal = first_refusal.or(Some(denial)),
                 Err(mut denial) => {
-                    events.append(&mut denial.events);
-                    denial.events = events;
+                    found.events.append(&mut denial.events);
+                    denial.events = found.events;
                     return Err(denial);
                 }
             }
         }
         match first_refusal {
             Some(mut denial) if granted.is_empty() => {
-                denial.events = events;
+                denial.events = found.events;
                 Err(denial)
             }
-            _ => Ok((granted, events)),
+            _ => Ok((granted, found)),
         }
     }
 
@@ -147,15 +186,16 @@ impl Sts {
         case: &Case<'_>,
         name: &str,
         scopes: &ScopeSet,
-        events: &mut Vec<AuditEvent>,
+        found: &mut Findings,
     ) -> Result<Outcome, Denial> {
+        let Findings { events, gates } = found;
         let mut skip = |status: &str, description: &'static str| {
             let metadata = case.metadata(name);
             events.push(case.event("deny").with_status(status).with_metadata(metadata));
             Ok(Outcome::Skipped(Denial::forbidden(description)))
         };
-        let found = Resource::find(connection, &case.application.zone_id, name).await?;
-        let Some(resource) = found else { return skip("resource_not_found", "the resource is not known") };
+        let resource = Resource::find(connection, &case.application.zone_id, name).await?;
+        let Some(resource) = resource else { return skip("resource_not_found", "the resource is not known") };
         if !scopes.iter().all(|scope| resource.may_mint(scope.as_str())) {
             return skip("scope_mismatch", "the resource does not declare a requested scope");
         }
@@ -175,7 +215,7 @@ impl Sts {
                 None => return skip("provider_unavailable", "the resource's provider is not available"),
             },
         };
-        case.consult_policy(&resource, events)
+        case.consult_policy(&resource, events, gates)
             .map(|refused| refused.map_or_else(|| granted(resource, provider), Outcome::Skipped))
     }
 }
@@ -264,6 +304,7 @@ impl Case<'_> {
         &self,
         resource: &Resource,
         events: &mut Vec<AuditEvent>,
+        gates: &mut Vec<ApprovalGate>,
     ) -> Result<Option<Denial>, Denial> {
         let metadata = self.metadata(resource.identifier.as_str());
         let decision = self.policy.bundle.evaluate(&self.input(resource)).map_err(|error| {
@@ -272,19 +313,19 @@ impl Case<'_> {
             event.diagnostics_json = json!([{ "error": error.to_string() }]);
             policy_failed().with_event(event)
         })?;
-        let gated = decision.is_allow() && !decision.approval_gates().is_empty();
+        let raised =
+            if decision.is_allow() && !self.resolved { decision.approval_gates() } else { Vec::new() };
+        let gated = !raised.is_empty();
+        gates.extend(raised);
         let mut event = self.event(if decision.is_allow() && !gated { "allow" } else { "deny" });
         if gated {
-            event = event.with_status("approval_required");
+            event = event.with_status(APPROVAL_REQUIRED);
         }
         event.policy_set_version_id.clone_from(&self.policy.policy_set_version_id);
         event.manifest_sha = Some(self.policy.manifest_sha.clone());
         event.determining_policies_json = decision.determining_policies_json();
         event.diagnostics_json = Value::Array(decision.diagnostics.clone());
         events.push(event.with_metadata(metadata));
-        if gated {
-            return Ok(Some(Denial::forbidden("an approval is required for this scope")));
-        }
         if decision.is_allow() {
             return Ok(None);
         }
@@ -369,7 +410,7 @@ impl Case<'_> {
                 session_id: record.unwrap_or_default(),
                 agent_session_id: id_of_session,
                 delegation_edge_id: edge.as_ref().map(|edge| edge.id.clone()).unwrap_or_default(),
-                challenge_resolved: false,
+                challenge_resolved: self.resolved,
                 requested_scopes: self.request.requested_scopes(),
             },
             delegation_edge: edge,

@@ -4,6 +4,7 @@
 //! the budget and the audit events are there together or not at all. If the zone's epoch moved in between, the judgement
 //! is made again inside the writing transaction, so nothing is ever granted on authority that was already taken away.
 
+mod approval;
 mod authenticate;
 mod binding;
 mod grant;
@@ -17,11 +18,10 @@ use crate::Sts;
 use crate::bundles::View;
 use crate::refusal::Denial;
 use authenticate::count_failure;
-use axum::http::StatusCode;
 use caracal_store::StoreError;
 use caracal_store::WriteTx;
 use caracal_store::model::{Epochs, Zone};
-use grant::Minted;
+use grant::{Granted, Minted};
 use judge::Judgement;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -52,12 +52,14 @@ impl Sts {
             self.check_lockout(&request).await?;
         }
         match self.judge_and_grant(&request).await {
-            Ok(minted) => self.answer(minted).await,
+            Ok(Granted::Minted(minted)) => self.answer(*minted).await,
+            // It is written down already.
+            Ok(Granted::Held(denial)) => Err(denial),
             Err(denial) => self.record_denial(&request, denial).await,
         }
     }
 
-    async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Minted, Denial> {
+    async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
         let presented = self.present(request).await;
         let judgement = {
             let mut connection = self.store().read().await?;
@@ -75,7 +77,7 @@ impl Sts {
         request: &ExchangeRequest,
         presented: &Presented,
         judgement: Judgement,
-    ) -> Result<Minted, Denial> {
+    ) -> Result<Granted, Denial> {
         let epochs = current_epochs(tx, &judgement).await?;
         let judgement = if epochs == Some(judgement.epochs) {
             judgement
@@ -103,8 +105,7 @@ impl Sts {
     async fn record_denial<T>(&self, request: &ExchangeRequest, mut denial: Denial) -> Result<T, Denial> {
         let events = std::mem::take(&mut denial.events);
         let proof = request.gateway.as_ref().map(|call| call.proof.clone());
-        let failed_to_authenticate =
-            proof.is_none() && denial.status == StatusCode::UNAUTHORIZED && denial.code == "access_denied";
+        let failed_to_authenticate = proof.is_none() && denial.counts_as_failure;
         if events.is_empty() && proof.is_none() && !failed_to_authenticate {
             return Err(denial);
         }

@@ -43,6 +43,8 @@ pub(crate) struct ExchangeRequest {
     pub(crate) session_id: Option<String>,
     pub(crate) agent_session_id: Option<String>,
     pub(crate) delegation_edge_id: Option<String>,
+    /// The hold that was approved for this request.
+    pub(crate) approval_id: Option<String>,
     /// 0 for the default.
     pub(crate) ttl_seconds: i64,
     pub(crate) gateway: Option<GatewayCall>,
@@ -87,6 +89,7 @@ impl ExchangeRequest {
             session_id: owned("session_id"),
             agent_session_id: owned("agent_session_id"),
             delegation_edge_id: owned("delegation_edge_id"),
+            approval_id: owned("approval_id"),
             ttl_seconds,
             gateway: proof.map(|proof| GatewayCall {
                 proof,

@@ -1,6 +1,7 @@
 //! The token exchange, the key set and the gateway feed over HTTP, on a real SQLite database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod approvals;
 mod audit;
 mod authentication;
 mod binding;

@@ -164,7 +164,7 @@ approval_tiers := [{"tier": "high"}]
     world.activate("4", gated).await;
     assert_eq!(
         world.exchange(&Form::mint()).await.error(),
-        (403, "access_denied"),
+        (401, "interaction_required"),
         "an approval is never skipped"
     );
     for (version, document) in [

@@ -9,6 +9,7 @@ mod admin_tokens;
 mod app;
 mod application_secrets;
 mod applications;
+mod approvals;
 mod body;
 mod events;
 mod explain;
@@ -67,6 +68,7 @@ pub fn router(config: Config) -> Router {
     Router::new()
         .route("/health", get(app::health))
         .route("/ready", get(app::ready))
+        .merge(approvals::routes())
         .merge(configuration())
         .merge(policy())
         .merge(reads())

@@ -3,7 +3,8 @@
 use crate::app::{App, Done, Kind, require_zone, zone_id};
 use crate::applications::{find, with_secret};
 use crate::body::{Body, Text};
-use crate::gate::{Call, Capability};
+use crate::custody;
+use crate::gate::Call;
 use crate::names::{Field, refuse_reserved};
 use crate::problem::Problem;
 use crate::zones::live_dcr;
@@ -11,9 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
-use caracal_store::audit::AuditEvent;
-use caracal_store::secrets::Vault;
-use caracal_store::{StoreError, WriteTx, ids};
+use caracal_store::ids;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -26,38 +25,8 @@ const MAX_LIVE_CLIENTS: usize = 1000;
 const MAX_CLIENT_LIFE: i64 = 3600;
 
 /// The place of an application's secret. It is sealed for this place and for no other.
-fn custody(zone: &str, id: &str) -> String {
+pub(crate) fn place(zone: &str, id: &str) -> String {
     format!("zones/{zone}/applications/{id}/clientSecret")
-}
-
-/// Keeps a sealed copy of the secret, in place of the one before.
-pub(crate) async fn keep(
-    tx: &mut WriteTx<'_>,
-    vault: &Vault,
-    zone: &str,
-    id: &str,
-    secret: &str,
-) -> Result<(), Problem> {
-    let place = custody(zone, id);
-    let envelope = vault.seal(secret.as_bytes(), &place)?;
-    sqlx::query(
-        "INSERT INTO secret_store (ref, envelope, version) VALUES ($1, $2, 1) \
-         ON CONFLICT (ref) DO UPDATE SET envelope = excluded.envelope, version = secret_store.version + 1",
-    )
-    .bind(place)
-    .bind(envelope)
-    .execute(&mut *tx.connection())
-    .await?;
-    Ok(())
-}
-
-/// Forgets the sealed copy.
-pub(crate) async fn drop_custody(tx: &mut WriteTx<'_>, zone: &str, id: &str) -> Result<(), Problem> {
-    sqlx::query("DELETE FROM secret_store WHERE ref = $1")
-        .bind(custody(zone, id))
-        .execute(&mut *tx.connection())
-        .await?;
-    Ok(())
 }
 
 /// `POST /v1/zones/:z/applications/:id/rotate-secret`
@@ -81,7 +50,7 @@ pub(crate) async fn rotate(
             .execute(&mut *tx.connection())
             .await?;
             if found.managed {
-                keep(tx, &vault, &zone, &id, &secret).await?;
+                custody::keep(tx, &vault, &place(&zone, &id), &secret).await?;
             }
             let row = find(tx.connection(), &actor, &zone, &id).await?.json;
             let body = with_secret(row, &secret);
@@ -98,14 +67,10 @@ pub(crate) async fn reveal(
     Extension(call): Extension<Arc<Call>>,
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
-    match call.actor.capability {
-        Capability::Write => {}
-        Capability::Read => return Err(Problem::forbidden("admin_token_read_only")),
-        Capability::Approve => return Err(Problem::forbidden("admin_token_approve_only")),
-    }
+    call.may_read_secrets()?;
     let zone = zone_id(&zone)?;
-    let place = custody(zone.as_str(), &id);
-    let (actor, request_id) = (call.actor.clone(), call.request_id.clone());
+    let place = place(zone.as_str(), &id);
+    let (actor, request_id, taken_from) = (call.actor.clone(), call.request_id.clone(), place.clone());
     let envelope: String = app
         .store
         .write(move |tx| {
@@ -114,28 +79,18 @@ pub(crate) async fn reveal(
                 if !found.managed {
                     return Err(Problem::absent("application_not_found"));
                 }
-                let envelope: Option<String> =
-                    sqlx::query_scalar("SELECT envelope FROM secret_store WHERE ref = $1")
-                        .bind(custody(zone.as_str(), &id))
-                        .fetch_optional(&mut *tx.connection())
-                        .await?;
-                let envelope = envelope.ok_or_else(|| Problem::absent("client_secret_not_stored"))?;
-                let event =
-                    AuditEvent::new(zone.as_str(), "credential_revealed", &request_id, "allow", tx.now());
-                tx.audit(&event.with_metadata(json!({
+                let metadata = json!({
                     "credential": "application_client_secret",
                     "application_id": id,
                     "application_name": found.name,
                     "actor": actor.author(),
-                })))
-                .await?;
-                Ok(envelope)
+                });
+                let taken = custody::take(tx, &taken_from, zone.as_str(), &request_id, metadata).await?;
+                taken.ok_or_else(|| Problem::absent("client_secret_not_stored"))
             })
         })
         .await?;
-    let secret = app.vault.open(&envelope, &place)?;
-    let secret = String::from_utf8(secret).map_err(|_| StoreError::corrupt("a client secret is no text"))?;
-    Ok(Json(json!({ "client_secret": secret })))
+    Ok(Json(json!({ "client_secret": custody::open(&app.vault, &envelope, &place)? })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,8 +1,10 @@
 //! Applications (contract admin-audit §5.2).
 
 use crate::app::{App, Done, Kind, require_zone, zone_id};
-use crate::application_secrets::{drop_custody, keep};
+use crate::application_secrets::place;
 use crate::body::{Body, Text, require_fields};
+use crate::custody;
+use crate::cut::{self, Whose};
 use crate::gate::{Actor, Call};
 use crate::names::{Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
@@ -185,7 +187,7 @@ pub(crate) async fn create(
             .bind(now)
             .execute(&mut *tx.connection())
             .await?;
-            keep(tx, &vault, zone.as_str(), &id, &secret).await?;
+            custody::keep(tx, &vault, &place(zone.as_str(), &id), &secret).await?;
             let row = find(tx.connection(), &actor, zone.as_str(), &id).await?;
             Ok(Done::created(("applications", &id), with_secret(row.json, &secret)))
         })
@@ -230,7 +232,7 @@ pub(crate) async fn patch(
                     return Err(Problem::invalid("client_secret_not_configured"));
                 }
                 if found.managed {
-                    keep(tx, &vault, zone.as_str(), &id, secret).await?;
+                    custody::keep(tx, &vault, &place(zone.as_str(), &id), secret).await?;
                 }
             }
             let now = tx.now();
@@ -263,6 +265,7 @@ pub(crate) async fn archive(
     let zone = zone_id(&zone)?;
     let application = ApplicationId::new(id).map_err(|_| Problem::invalid("invalid_params"))?;
     let actor = call.actor.clone();
+    let cause = cut::Cause::of(&call, "application_archived");
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             let id = application.to_string();
@@ -276,8 +279,9 @@ pub(crate) async fn archive(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
-            drop_custody(tx, zone.as_str(), &id).await?;
-            let anchors = vec![Anchor::Application(application)];
+            custody::forget(tx, &place(zone.as_str(), &id)).await?;
+            let cut = cut::cut(tx, &zone, &cause, Whose::Application(&id)).await?;
+            let anchors = std::iter::once(Anchor::Application(application)).chain(cut.anchors).collect();
             tx.record_change(&zone, &Change::Revoked { anchors }).await?;
             Ok(Done::deleted(("applications", &id)))
         })

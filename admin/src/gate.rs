@@ -81,6 +81,15 @@ impl Call {
         verdict && end.nth(1) == Some("approvals") && self.method == Method::POST
     }
 
+    /// Who may only read, or only decide, may not read secrets.
+    pub(crate) fn may_read_secrets(&self) -> Result<(), Problem> {
+        match self.actor.capability {
+            Capability::Write => Ok(()),
+            Capability::Read => Err(Problem::forbidden("admin_token_read_only")),
+            Capability::Approve => Err(Problem::forbidden("admin_token_approve_only")),
+        }
+    }
+
     /// Rows b, c, d and e of the contract's table.
     fn permit(&self) -> Result<(), Problem> {
         let actor = &self.actor;

@@ -18,6 +18,12 @@ pub(crate) struct Bounds {
     max: usize,
 }
 
+impl Bounds {
+    pub(crate) const fn new(default: usize, max: usize) -> Self {
+        Self { default, max }
+    }
+}
+
 /// Lists of configuration.
 pub(crate) const CONFIGURATION: Bounds = Bounds { default: 200, max: 500 };
 /// Lists of events, sessions and records.

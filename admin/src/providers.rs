@@ -1,11 +1,14 @@
-//! Providers of credentials (contract admin-audit §5.5). This build knows the two kinds that need no secret.
+//! Providers of credentials (contract admin-audit §5.5). Their secrets are sealed together, and never read again
+//! here.
 
 use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
+use crate::custody;
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
 use crate::problem::Problem;
+use crate::provider_config::{self, Config};
 use crate::row::Row;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -13,6 +16,7 @@ use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
 use caracal_store::change::Change;
+use caracal_store::secrets::Vault;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,8 +27,6 @@ use std::sync::Arc;
 const COLUMNS: &str = "SELECT id, zone_id, name, identifier, kind, config_json, secret_config_keys_json, \
      connectivity_failed_at, created_by, created_via_operator, updated_by, updated_via_operator, created_at, \
      updated_at, archived_at FROM providers";
-/// The kinds of this build.
-const KINDS: [&str; 2] = ["none", "caracal_mandate"];
 const PREFIX: &str = "provider://";
 
 #[derive(Debug, Deserialize)]
@@ -65,20 +67,34 @@ async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Va
     }
 }
 
-/// Is this a kind of ours, with nothing in its configuration that it does not take?
-fn check_config(kind: &str, config: &Map<String, Value>) -> Result<(), Problem> {
-    let refuse = |why: String| Err(Problem::invalid("invalid_provider_config").because(why));
-    if !KINDS.contains(&kind) {
-        return refuse(format!(
-            "kind {kind:?} is not supported by this build; supported are {}",
-            KINDS.join(" and ")
-        ));
+/// The place of a provider's secrets. They are sealed for this place and for no other.
+fn place(zone: &str, id: &str) -> String {
+    format!("zones/{zone}/providers/{id}/secretConfig")
+}
+
+/// Seals the secrets of a configuration in place of those before, and answers their names, sorted.
+async fn seal(
+    tx: &mut WriteTx<'_>,
+    vault: &Vault,
+    place: &str,
+    config: &Config,
+) -> Result<String, StoreError> {
+    if config.secret.is_empty() {
+        custody::forget(tx, place).await?;
+    } else {
+        custody::keep(tx, vault, place, &Value::Object(config.secret.clone()).to_string()).await?;
     }
-    if !config.is_empty() {
-        let keys: Vec<_> = config.keys().map(String::as_str).collect();
-        return refuse(format!("unsupported keys for kind {kind}: {}", keys.join(", ")));
+    let names: Value = config.secret.keys().map(String::as_str).collect();
+    Ok(names.to_string())
+}
+
+fn require_secret(kind: &str, config: &Config) -> Result<(), Problem> {
+    match provider_config::secret_of(kind) {
+        Some(key) if !config.secret.contains_key(key) => {
+            Err(Problem::invalid("invalid_provider_config").because(format!("{key}: is missing")))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn check_identifier(identifier: &str) -> Result<(), Problem> {
@@ -138,11 +154,12 @@ pub(crate) async fn create(
         check_identifier(identifier)?;
         refuse_reserved(&call.actor, Field::ProviderIdentifier, identifier)?;
     }
-    check_config(&create.kind.0, &create.config_json)?;
+    let config = provider_config::check(&create.kind.0, create.config_json)?;
+    require_secret(&create.kind.0, &config)?;
     if create.check {
         return Err(Problem::invalid("provider_check_unsupported"));
     }
-    let actor = call.actor.clone();
+    let (actor, vault) = (call.actor.clone(), app.vault.clone());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             require_zone(tx.connection(), &zone).await?;
@@ -152,15 +169,18 @@ pub(crate) async fn create(
             };
             refuse_reserved(&actor, Field::ProviderIdentifier, &identifier)?;
             let (id, now) = (ids::new_id(), tx.now());
+            let secret_keys = seal(tx, &vault, &place(zone.as_str(), &id), &config).await?;
             sqlx::query(
-                "INSERT INTO providers (id, zone_id, name, identifier, kind, created_by, created_at, updated_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+                "INSERT INTO providers (id, zone_id, name, identifier, kind, config_json, secret_config_keys_json, \
+                 created_by, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
             )
             .bind(id.as_str())
             .bind(zone.as_str())
             .bind(name.unwrap_or_else(|| identifier.clone()))
             .bind(identifier)
             .bind(create.kind.0)
+            .bind(Value::Object(config.public).to_string())
+            .bind(secret_keys)
             .bind(actor.author())
             .bind(now)
             .execute(&mut *tx.connection())
@@ -200,30 +220,42 @@ pub(crate) async fn patch(
         check_identifier(identifier)?;
         refuse_reserved(&call.actor, Field::ProviderIdentifier, identifier)?;
     }
-    let author = call.actor.author();
+    let (author, vault) = (call.actor.author(), app.vault.clone());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             let before = find(tx.connection(), zone.as_str(), &id).await?;
             let old_kind = before.get("kind").and_then(Value::as_str).unwrap_or_default();
             let kind = patch.kind.map_or_else(|| old_kind.to_owned(), |kind| kind.0);
-            if let Some(config) = &patch.config_json {
-                check_config(&kind, config)?;
+            let configured = patch.config_json.is_some();
+            let (mut public, mut secret_keys) = (None, None);
+            if let Some(config) = patch.config_json {
+                let config = provider_config::check(&kind, config)?;
+                // Without a secret, the one that is sealed stays; another kind needs its own.
+                if kind != old_kind || !config.secret.is_empty() {
+                    require_secret(&kind, &config)?;
+                    secret_keys = Some(seal(tx, &vault, &place(zone.as_str(), &id), &config).await?);
+                }
+                public = Some(Value::Object(config.public).to_string());
             }
             let now = tx.now();
             sqlx::query(
                 "UPDATE providers SET name = COALESCE($1, name), identifier = COALESCE($2, identifier), kind = $3, \
-                 updated_by = $4, updated_at = $5 WHERE id = $6",
+                 config_json = COALESCE($4, config_json), \
+                 secret_config_keys_json = COALESCE($5, secret_config_keys_json), updated_by = $6, updated_at = $7 \
+                 WHERE id = $8",
             )
             .bind(patch.name.map(|name| name.0))
             .bind(identifier)
             .bind(kind.as_str())
+            .bind(public)
+            .bind(secret_keys)
             .bind(author)
             .bind(now)
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
-            if kind != old_kind {
+            if kind != old_kind || configured {
                 for (resource, _) in bound(tx, &id).await? {
                     tx.record_change(&zone, &Change::Resource { id: resource }).await?;
                 }
@@ -262,6 +294,7 @@ pub(crate) async fn archive(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
+            custody::forget(tx, &place(zone.as_str(), &id)).await?;
             for (_, identifier) in bound(tx, &id).await? {
                 tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;
             }

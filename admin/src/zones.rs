@@ -2,6 +2,7 @@
 
 use crate::app::{App, Done, zone_id};
 use crate::body::{Body, Text, require_fields};
+use crate::cut::{self, Whose};
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, page};
@@ -180,11 +181,12 @@ pub(crate) async fn patch(
     }
     let zone = zone_id(&zone)?;
     let author = call.actor.author();
+    let cause = cut::Cause::of(&call, "dcr_shutdown");
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             find(tx.connection(), zone.as_str()).await?;
             if patch.dcr_enabled == Some(false) {
-                shut_down_registration(tx, &zone, patch.dcr_shutdown, &author).await?;
+                shut_down_registration(tx, &zone, patch.dcr_shutdown, &author, &cause).await?;
             }
             let now = tx.now();
             sqlx::query(
@@ -216,6 +218,7 @@ async fn shut_down_registration(
     zone: &ZoneId,
     shutdown: Option<DcrShutdown>,
     author: &str,
+    cause: &cut::Cause,
 ) -> Result<(), Problem> {
     let now = tx.now();
     let live = live_dcr(tx.connection(), zone, now).await?;
@@ -236,6 +239,7 @@ async fn shut_down_registration(
                 .bind(id.as_str())
                 .execute(&mut *tx.connection())
                 .await?;
+                anchors.extend(cut::cut(tx, zone, cause, Whose::Application(id.as_str())).await?.anchors);
                 anchors.push(Anchor::Application(id));
             }
             tx.record_change(zone, &Change::Revoked { anchors }).await?;

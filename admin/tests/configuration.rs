@@ -293,9 +293,9 @@ async fn contract_admin_5_5_providers() {
             "{method} {path} {body}"
         );
     }
-    let refused = bench.post(&path, json!({ "name": "x", "kind": "api_key" })).await;
+    let refused = bench.post(&path, json!({ "name": "x", "kind": "oauth3" })).await;
     let why = refused.body["error_description"].as_str().unwrap();
-    assert!(why.contains("api_key") && why.contains("none and caracal_mandate"), "{why}");
+    assert!(why.contains("oauth3") && why.contains("none, caracal_mandate"), "{why}");
     let resource = bench.resource(&zone, &id(&row), "orders").await;
     let before = bench.last_change().await;
     bench.patch(&one, json!({ "name": "New" })).await.ok();

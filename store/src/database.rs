@@ -67,6 +67,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "foundation", include_str!("../migrations/0001_foundation.sql")),
     (2, "approvals", include_str!("../migrations/0002_approvals.sql")),
     (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
+    (4, "administration", include_str!("../migrations/0004_administration.sql")),
 ];
 
 impl Store {

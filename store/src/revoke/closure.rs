@@ -3,7 +3,6 @@
 use super::reach::{Counts, Reach};
 use super::selector::{Selector, SelectorError};
 use super::{Cause, Ending};
-use crate::change::ANCHOR_RETENTION;
 use crate::{Store, StoreError, WriteTx, ids};
 use caracal_mandate::id::ZoneId;
 use serde::Serialize;
@@ -16,11 +15,11 @@ pub const GATEWAY_LIVE: i64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ClosureStatus {
-    /// Every gateway that could honour what was revoked has taken the revocation.
+    /// Every live gateway has taken it.
     Closed,
     /// A live gateway has not taken it yet.
     Partial,
-    /// No gateway is live, or one that fell silent had not taken it: nobody can say.
+    /// No gateway is live, so none can say.
     Unknown,
 }
 
@@ -130,32 +129,29 @@ pub async fn gateways(connection: &mut AnyConnection) -> Result<Vec<GatewayState
 
 /// How far a revocation of `generation` has come at `now`.
 ///
-/// A silent gateway counts while a mandate of before the revocation could be alive, unless it was silent that long
-/// before: it may still serve, and nobody knows with which state.
+/// A gateway that fell silent serves nothing more: it denies everything once its feed is stale, long before it stops
+/// counting as live. So it closes when it stops counting; but where no gateway is left to say anything, nothing is said.
 #[must_use]
 pub fn assess(gateways: &[GatewayState], generation: i64, committed_at: i64, now: i64) -> Closure {
-    let took = |gateway: &&GatewayState| gateway.acknowledged >= generation;
-    let live: Vec<&GatewayState> = gateways.iter().filter(|gateway| gateway.is_live(now)).collect();
-    let silent_matters = now < committed_at.saturating_add(ANCHOR_RETENTION);
-    let lost = gateways.iter().any(|gateway| {
-        !gateway.is_live(now)
-            && !took(&gateway)
-            && silent_matters
-            && gateway.last_seen_at > committed_at.saturating_sub(ANCHOR_RETENTION)
-    });
+    let took = |gateway: &GatewayState| gateway.acknowledged >= generation;
+    let mut live = gateways.iter().filter(|gateway| gateway.is_live(now)).peekable();
     let open = |status| Closure { status, closed_at: None };
-    if live.iter().any(|gateway| !took(gateway)) {
-        open(ClosureStatus::Partial)
-    } else if lost || live.is_empty() {
-        open(ClosureStatus::Unknown)
-    } else {
-        // The time of a later generation is an upper bound for this one.
-        let last = gateways.iter().filter(took).map(|gateway| gateway.acknowledged_at).max();
-        Closure {
-            status: ClosureStatus::Closed,
-            closed_at: Some(last.unwrap_or(committed_at).max(committed_at)),
-        }
+    if live.peek().is_none() {
+        return open(ClosureStatus::Unknown);
     }
+    if live.any(|gateway| !took(gateway)) {
+        return open(ClosureStatus::Partial);
+    }
+    // The time of a later generation is an upper bound for this one.
+    let closed = |gateway: &GatewayState| {
+        if took(gateway) {
+            gateway.acknowledged_at
+        } else {
+            gateway.last_seen_at.saturating_add(GATEWAY_LIVE)
+        }
+    };
+    let last = gateways.iter().map(closed).fold(committed_at, i64::max);
+    Closure { status: ClosureStatus::Closed, closed_at: Some(last) }
 }
 
 /// Writes down which open revocations are closed now. Answers how many were found closed.
@@ -231,58 +227,24 @@ mod tests {
             last_seen_at: NOW - silent_for,
         };
         let committed = NOW - 10_000;
+        use ClosureStatus::{Closed, Partial, Unknown};
+        let prompt = || gateway(7, 9_000, 0);
+        let silent = GATEWAY_LIVE + 500;
         let cases = [
-            ("no gateway", vec![], ClosureStatus::Unknown, None),
-            ("taken", vec![gateway(7, 9_000, 10)], ClosureStatus::Closed, Some(NOW - 9_000)),
-            (
-                "taken before by a later generation",
-                vec![gateway(8, 11_000, 0)],
-                ClosureStatus::Closed,
-                Some(committed),
-            ),
-            (
-                "the slowest counts",
-                vec![gateway(7, 9_000, 0), gateway(9, 2_000, 0)],
-                ClosureStatus::Closed,
-                Some(NOW - 2_000),
-            ),
-            (
-                "one is behind",
-                vec![gateway(7, 9_000, 0), gateway(6, 20_000, 0)],
-                ClosureStatus::Partial,
-                None,
-            ),
-            ("all are behind", vec![gateway(6, 20_000, 0)], ClosureStatus::Partial, None),
-            (
-                "silent and behind",
-                vec![gateway(7, 9_000, 0), gateway(6, 90_000, GATEWAY_LIVE)],
-                ClosureStatus::Unknown,
-                None,
-            ),
-            (
-                "silent but taken",
-                vec![gateway(7, 9_000, 0), gateway(7, 9_000, GATEWAY_LIVE)],
-                ClosureStatus::Closed,
-                Some(NOW - 9_000),
-            ),
-            ("only a silent one", vec![gateway(7, 9_000, GATEWAY_LIVE)], ClosureStatus::Unknown, None),
-            (
-                "long gone",
-                vec![gateway(7, 9_000, 0), gateway(1, 0, ANCHOR_RETENTION + 10_000)],
-                ClosureStatus::Closed,
-                Some(NOW - 9_000),
-            ),
+            ("no gateway", vec![], Unknown, None),
+            ("taken", vec![gateway(7, 9_000, 10)], Closed, Some(NOW - 9_000)),
+            ("taken with a later generation", vec![gateway(8, 11_000, 0)], Closed, Some(committed)),
+            ("the slowest counts", vec![prompt(), gateway(9, 2_000, 0)], Closed, Some(NOW - 2_000)),
+            ("one is behind", vec![prompt(), gateway(6, 20_000, 0)], Partial, None),
+            ("all are behind", vec![gateway(6, 20_000, 0)], Partial, None),
+            ("behind, silent soon", vec![prompt(), gateway(6, 90_000, GATEWAY_LIVE - 1)], Partial, None),
+            ("behind and silent", vec![prompt(), gateway(6, 90_000, silent)], Closed, Some(NOW - 500)),
+            ("taken, then silent", vec![prompt(), gateway(7, 9_500, silent)], Closed, Some(NOW - 9_000)),
+            ("only a silent one", vec![gateway(7, 9_000, GATEWAY_LIVE)], Unknown, None),
+            ("long gone", vec![prompt(), gateway(1, 6_000_000, 5_000_000)], Closed, Some(NOW - 9_000)),
         ];
         for (name, gateways, status, closed_at) in cases {
             assert_eq!(assess(&gateways, 7, committed, NOW), Closure { status, closed_at }, "{name}");
         }
-        let late = committed + ANCHOR_RETENTION;
-        let heard = GatewayState { last_seen_at: late, ..gateway(7, 9_000, 0) };
-        let lost = gateway(6, 90_000, 0);
-        assert_eq!(
-            assess(&[heard, lost], 7, committed, late).status,
-            ClosureStatus::Closed,
-            "mandates are over"
-        );
     }
 }

@@ -4,7 +4,7 @@ use crate::app::{App, Done, Kind, require_zone, zone_id};
 use crate::application_secrets::place;
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
-use crate::cut::{self, Whose};
+use crate::cut;
 use crate::gate::{Actor, Call};
 use crate::names::{Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
@@ -19,6 +19,7 @@ use caracal_audit::keyset::Select;
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::id::{ApplicationId, ZoneId};
 use caracal_store::change::Change;
+use caracal_store::revoke::Selector;
 use caracal_store::{StoreError, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -265,7 +266,7 @@ pub(crate) async fn archive(
     let zone = zone_id(&zone)?;
     let application = ApplicationId::new(id).map_err(|_| Problem::invalid("invalid_params"))?;
     let actor = call.actor.clone();
-    let cause = cut::Cause::of(&call, "application_archived");
+    let cause = cut::cause(&call, &zone, "application_archived");
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             let id = application.to_string();
@@ -280,9 +281,9 @@ pub(crate) async fn archive(
             .execute(&mut *tx.connection())
             .await?;
             custody::forget(tx, &place(zone.as_str(), &id)).await?;
-            let cut = cut::cut(tx, &zone, &cause, Whose::Application(&id)).await?;
-            let anchors = std::iter::once(Anchor::Application(application)).chain(cut.anchors).collect();
+            let anchors = vec![Anchor::Application(application.clone())];
             tx.record_change(&zone, &Change::Revoked { anchors }).await?;
+            cut::cut(tx, &cause, &Selector::Application { id: application }).await?;
             Ok(Done::deleted(("applications", &id)))
         })
     })

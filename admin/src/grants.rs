@@ -2,7 +2,7 @@
 
 use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text};
-use crate::cut::{self, Whose};
+use crate::cut;
 use crate::gate::Call;
 use crate::page::{CONFIGURATION, Key, Params, page};
 use crate::problem::Problem;
@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
-use caracal_store::change::Change;
+use caracal_store::revoke::Selector;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -206,7 +206,7 @@ pub(crate) async fn revoke(
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let zone = zone_id(&zone)?;
-    let cause = cut::Cause::of(&call, "grant_revoked");
+    let cause = cut::cause(&call, &zone, "grant_revoked");
     let author = call.actor.author();
     app.change(&call, None, move |tx| {
         Box::pin(async move {
@@ -221,9 +221,17 @@ pub(crate) async fn revoke(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
-            let anchors = cut::cut(tx, &zone, &cause, Whose::User(user)).await?.anchors;
-            if !anchors.is_empty() {
-                tx.record_change(&zone, &Change::Revoked { anchors }).await?;
+            // A person, and not an application that is called the same.
+            let known: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM authority_records WHERE zone_id = $1 AND subject_id = $2 \
+                 AND session_type = 'user'",
+            )
+            .bind(zone.as_str())
+            .bind(user)
+            .fetch_one(&mut *tx.connection())
+            .await?;
+            if known > 0 {
+                cut::cut(tx, &cause, &Selector::Subject { id: user.to_owned() }).await?;
             }
             Ok(Done::deleted(("grants", &id)))
         })

@@ -3,7 +3,7 @@
 
 use crate::app::{App, Done, Kind, zone_id};
 use crate::body::{Body, Text};
-use crate::cut::{self, Whose};
+use crate::cut;
 use crate::gate::Call;
 use crate::page::{Bounds, Key, Params, page};
 use crate::problem::Problem;
@@ -14,7 +14,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_store::StoreError;
-use caracal_store::change::Change;
+use caracal_store::revoke::Selector;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -126,7 +126,7 @@ pub(crate) async fn revoke(
     let zone = zone_id(&zone)?;
     let (value, revoke): (_, Revoke) = body.parse("invalid_subject_revoke")?;
     let reason = revoke.reason.map_or_else(|| "subject_revoked".to_owned(), |reason| reason.0);
-    let cause = cut::Cause::of(&call, &reason);
+    let cause = cut::cause(&call, &zone, &reason);
     let subject = revoke.subject_id.0;
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
@@ -140,14 +140,11 @@ pub(crate) async fn revoke(
             if known == 0 {
                 return Err(Problem::absent("subject_not_found"));
             }
-            let done = cut::cut(tx, &zone, &cause, Whose::Subject(&subject)).await?;
+            let done = cut::cut(tx, &cause, &Selector::Subject { id: subject.clone() }).await?;
             let body = json!({
                 "subject_id": subject, "authority_records": done.records, "sessions": done.sessions,
                 "delegations": done.edges, "connections": 0,
             });
-            if !done.anchors.is_empty() {
-                tx.record_change(&zone, &Change::Revoked { anchors: done.anchors }).await?;
-            }
             Ok(Done::new(StatusCode::OK, Kind::Action, ("subjects", &subject), body))
         })
     })

@@ -2,7 +2,7 @@
 
 use crate::app::{App, Done, zone_id};
 use crate::body::{Body, Text, require_fields};
-use crate::cut::{self, Whose};
+use crate::cut;
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, page};
@@ -15,6 +15,7 @@ use caracal_audit::keyset::Select;
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::id::{ApplicationId, ZoneId};
 use caracal_store::change::Change;
+use caracal_store::revoke::{Cause, Selector};
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -181,7 +182,7 @@ pub(crate) async fn patch(
     }
     let zone = zone_id(&zone)?;
     let author = call.actor.author();
-    let cause = cut::Cause::of(&call, "dcr_shutdown");
+    let cause = cut::cause(&call, &zone, "dcr_shutdown");
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             find(tx.connection(), zone.as_str()).await?;
@@ -218,7 +219,7 @@ async fn shut_down_registration(
     zone: &ZoneId,
     shutdown: Option<DcrShutdown>,
     author: &str,
-    cause: &cut::Cause,
+    cause: &Cause,
 ) -> Result<(), Problem> {
     let now = tx.now();
     let live = live_dcr(tx.connection(), zone, now).await?;
@@ -239,7 +240,7 @@ async fn shut_down_registration(
                 .bind(id.as_str())
                 .execute(&mut *tx.connection())
                 .await?;
-                anchors.extend(cut::cut(tx, zone, cause, Whose::Application(id.as_str())).await?.anchors);
+                cut::cut(tx, cause, &Selector::Application { id: id.clone() }).await?;
                 anchors.push(Anchor::Application(id));
             }
             tx.record_change(zone, &Change::Revoked { anchors }).await?;

@@ -187,9 +187,9 @@ async fn contract_admin_5_8_revoking_a_subject_ends_all_that_stems_from_it() {
     assert_eq!(cut, counts);
     let changes = bench.changes_after(before).await;
     let anchors = json!([
-        { "kind": "authority_record", "id": "r1" }, { "kind": "authority_record", "id": "r2" },
         { "kind": "agent_session", "id": "s1" }, { "kind": "agent_session", "id": "s2" },
         { "kind": "delegation_edge", "id": "d1" },
+        { "kind": "authority_record", "id": "r1" }, { "kind": "authority_record", "id": "r2" },
     ]);
     assert_eq!(changes, [json!({ "kind": "revoked", "anchors": anchors })], "one change for all of it");
     assert_eq!(bench.number("SELECT COUNT(*) FROM sessions WHERE status = 'terminated'").await, 2);

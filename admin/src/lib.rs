@@ -11,9 +11,12 @@ mod application_secrets;
 mod applications;
 mod approvals;
 mod body;
+mod custody;
+mod cut;
 mod events;
 mod explain;
 mod gate;
+mod grants;
 mod names;
 mod page;
 mod policies;
@@ -21,15 +24,18 @@ mod policy_sets;
 mod policy_templates;
 mod problem;
 mod projection;
+mod provider_config;
 mod providers;
 mod record;
 mod resource_input;
 mod resources;
-mod revocations;
 mod row;
 mod runtime;
 mod seed;
+mod subject_issuers;
+mod subjects;
 mod traits;
+mod workloads;
 mod zones;
 
 pub use record::verify as verify_admin_chain;
@@ -73,6 +79,7 @@ pub fn router(config: Config) -> Router {
         .merge(configuration())
         .merge(policy())
         .merge(reads())
+        .merge(administration())
         .fallback(app::not_found)
         .method_not_allowed_fallback(app::method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
@@ -107,6 +114,24 @@ fn configuration() -> Router<app::App> {
         .route("/v1/admin-tokens/{id}", delete(admin_tokens::revoke))
 }
 
+fn administration() -> Router<app::App> {
+    Router::new()
+        .route("/v1/zones/{zone}/workloads", get(workloads::list).post(workloads::create))
+        .route(
+            "/v1/zones/{zone}/workloads/{id}",
+            get(workloads::get).put(workloads::update).delete(workloads::remove),
+        )
+        .route("/v1/zones/{zone}/workloads/{id}/rotate-secret", post(workloads::rotate))
+        .route("/v1/zones/{zone}/workloads/{id}/secret", get(workloads::reveal))
+        .route("/v1/zones/{zone}/grants", get(grants::list).post(grants::create))
+        .route("/v1/zones/{zone}/grants/{id}", get(grants::get).delete(grants::revoke))
+        .route("/v1/zones/{zone}/subject-issuers", get(subject_issuers::list).post(subject_issuers::create))
+        .route(
+            "/v1/zones/{zone}/subject-issuers/{id}",
+            get(subject_issuers::get).patch(subject_issuers::patch).delete(subject_issuers::archive),
+        )
+}
+
 fn policy() -> Router<app::App> {
     Router::new()
         .route("/v1/policies/validate", post(policies::validate))
@@ -135,6 +160,7 @@ fn reads() -> Router<app::App> {
         .route("/v1/admin-audit", get(record::list_global))
         .route("/v1/zones/{zone}/sessions", get(runtime::sessions))
         .route("/v1/zones/{zone}/authority-records", get(runtime::authority_records))
-        .route("/v1/zones/{zone}/revocations", get(revocations::list).post(revocations::create))
-        .route("/v1/zones/{zone}/revocations/{id}", get(revocations::get))
+        .route("/v1/zones/{zone}/subjects", get(subjects::list))
+        .route("/v1/zones/{zone}/subjects/overview", get(subjects::overview))
+        .route("/v1/zones/{zone}/subjects/revoke", post(subjects::revoke))
 }

@@ -1,5 +1,6 @@
 //! Who asks: an application with its secret, or a gateway on an application's behalf (contract sts §9).
 
+use super::control::{is_control_request, may_invoke};
 use super::judge::describe;
 use super::request::ExchangeRequest;
 use crate::Sts;
@@ -42,16 +43,20 @@ impl Sts {
     ) -> Result<Application, Denial> {
         let id =
             ApplicationId::new(request.application_id.as_str()).map_err(|_| Denial::unauthenticated())?;
-        let zone = request.zone_id.as_deref().ok_or_else(Denial::unauthenticated)?;
-        let zone = ZoneId::new(zone).map_err(|_| Denial::unauthenticated())?;
+        let zone = request.zone_id.as_deref().map(ZoneId::new).transpose();
+        let zone = zone.map_err(|_| Denial::unauthenticated())?;
+        if zone.is_none() && !is_control_request(request, self.control_audience()) {
+            return Err(Denial::unauthenticated());
+        }
         let found = Application::find_active(connection, &id, now).await?;
+        let found = found.filter(|application| zone.is_some() || may_invoke(application));
         let Some(application) = found else {
             // The same work is done for an application that does not exist.
             let _ = self.vault().matches(request.client_secret.as_deref().unwrap_or_default(), "");
             return Err(Denial::unauthenticated());
         };
         if request.gateway.is_some() {
-            let own_zone = application.zone_id == zone && request.subject_token.is_some();
+            let own_zone = zone.as_ref() == Some(&application.zone_id) && request.subject_token.is_some();
             return if own_zone { Ok(application) } else { Err(Denial::unauthenticated()) };
         }
         let hash = application.client_secret_hash.as_deref().unwrap_or_default();
@@ -68,7 +73,7 @@ impl Sts {
             .with_metadata(serde_json::json!({ "application_id": application.id.as_str() }));
             return Err(Denial::unauthenticated().with_event(event));
         }
-        if application.zone_id != zone {
+        if let Some(zone) = zone.filter(|zone| *zone != application.zone_id) {
             let text = format!("the application belongs to zone {}, not to {zone}", application.zone_id);
             let denial = Denial::new(StatusCode::FORBIDDEN, "zone_invalid", text);
             return Err(describe(denial, request, &application, "zone_invalid", now));

@@ -158,6 +158,7 @@ async fn use_up_mandate(
 
 fn usage(request: &ExchangeRequest, judgement: &Judgement) -> MandateUse {
     match (&request.gateway, &judgement.bound.delegation) {
+        _ if judgement.control.is_some() => MandateUse::Resource,
         (Some(_), _) => MandateUse::Resource,
         (None, Some(_)) => MandateUse::Gateway,
         (None, None) => MandateUse::Session,
@@ -170,6 +171,8 @@ fn expiry(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Result<
     let delegation = judgement.bound.delegation.as_ref();
     let seconds =
         delegation.and_then(|delegation| delegation.ttl_seconds).map_or(wanted, |most| wanted.min(most));
+    let control = judgement.control.and_then(|key| key.max_ttl);
+    let seconds = control.map_or(seconds, |most| seconds.min(most));
     let mut end = now.saturating_add(seconds.saturating_mul(1000));
     end = end.min(delegation.map_or(i64::MAX, |delegation| delegation.ends_at));
     end = end.min(judgement.subject.as_ref().map_or(i64::MAX, |subject| subject.record.expires_at));

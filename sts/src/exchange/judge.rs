@@ -2,6 +2,7 @@
 
 use super::approval::{Approval, Asker};
 use super::binding::{Bound, Reader};
+use super::control::{ControlKey, control_key};
 use super::request::ExchangeRequest;
 use super::subject::{Presented, Subject};
 use crate::Sts;
@@ -14,7 +15,7 @@ use crate::policy::input::{
 use crate::policy::input::{PolicyInput, SessionReference};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
-use caracal_mandate::id::ZoneId;
+use caracal_mandate::id::{ApplicationId, ZoneId};
 use caracal_mandate::operation;
 use caracal_mandate::scope::ScopeSet;
 use caracal_store::StoreError;
@@ -33,6 +34,8 @@ pub(super) struct Judgement {
     pub(super) granted: Vec<GrantedResource>,
     pub(super) epochs: Epochs,
     pub(super) events: Vec<AuditEvent>,
+    /// The control key that it uses.
+    pub(super) control: Option<ControlKey>,
     /// The approval that the request presents.
     pub(super) approval: Approval,
     /// The approval that it still needs.
@@ -72,6 +75,7 @@ struct Case<'a> {
     graph_epoch: u64,
     /// Does the request present an approval that was granted?
     resolved: bool,
+    control: Option<ControlKey>,
     now: i64,
 }
 
@@ -86,7 +90,7 @@ impl Sts {
     ) -> Result<Judgement, Denial> {
         let now = self.store().now();
         // Before all else: whatever changes after the epochs were read makes the grant judge anew.
-        let zone = zone_of(connection, request).await?;
+        let zone = zone_of(connection, request, now).await?;
         let application = self.authenticate(connection, request, now).await?;
         if request.resources.is_empty() && request.subject_token.is_none() {
             return Err(Denial::malformed("no resource is named"));
@@ -128,6 +132,7 @@ impl Sts {
             policy,
             graph_epoch: zone.epochs.graph,
             resolved: !matches!(approval, Approval::Absent),
+            control: control_key(request, &application, self.control_audience(), now),
             now,
         };
         let (granted, Findings { events, gates }) = self.resources(connection, &case, &scopes).await?;
@@ -143,7 +148,18 @@ impl Sts {
             let denial = Denial::forbidden("a subject token cannot be exchanged here");
             return Err(describe(denial, request, &application, "exchange_denied", now));
         }
-        Ok(Judgement { application, subject, bound, granted, epochs: zone.epochs, events, approval, wanted })
+        let control = case.control;
+        Ok(Judgement {
+            application,
+            subject,
+            bound,
+            granted,
+            epochs: zone.epochs,
+            events,
+            approval,
+            wanted,
+            control,
+        })
     }
 
     async fn resources(
@@ -203,6 +219,12 @@ impl Sts {
             return skip("resource_outside_delegation", "the resource is outside the delegation");
         }
         if resource.identifier.as_str() == self.control_audience() {
+            if case.control.is_some() {
+                let mut event = case.event("allow").with_metadata(case.metadata(name));
+                event.determining_policies_json = json!([{ "policy": "control-key" }]);
+                events.push(event);
+                return Ok(granted(resource, None));
+            }
             let event = case.event("deny").with_status("control_resource_requires_control_key");
             events.push(event.with_metadata(case.metadata(name)));
             return Err(Denial::forbidden("the control resource needs a control key"));
@@ -224,14 +246,22 @@ fn granted(resource: Resource, provider: Option<Provider>) -> Outcome {
     Outcome::Granted(Box::new(GrantedResource { resource, provider }))
 }
 
-/// The zone that the request names, unless it is archived.
+/// The zone that the request names, or that its application is in, unless it is archived.
 async fn zone_of(
     connection: &mut AnyConnection,
     request: &ExchangeRequest,
+    now: i64,
 ) -> Result<Option<Zone>, StoreError> {
     match request.zone_id.as_deref().map(ZoneId::new) {
         Some(Ok(id)) => Zone::find(connection, &id).await,
-        _ => Ok(None),
+        Some(Err(_)) => Ok(None),
+        None => {
+            let Ok(id) = ApplicationId::new(request.application_id.as_str()) else { return Ok(None) };
+            match Application::find_active(connection, &id, now).await? {
+                Some(application) => Zone::find(connection, &application.zone_id).await,
+                None => Ok(None),
+            }
+        }
     }
 }
 

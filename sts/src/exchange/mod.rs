@@ -7,6 +7,7 @@
 mod approval;
 mod authenticate;
 mod binding;
+mod control;
 mod grant;
 mod judge;
 mod request;

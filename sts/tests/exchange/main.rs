@@ -6,6 +6,7 @@ mod audit;
 mod authentication;
 mod binding;
 mod claims;
+mod control;
 mod epochs;
 mod feed;
 mod form;

@@ -11,6 +11,7 @@ mod application_secrets;
 mod applications;
 mod approvals;
 mod body;
+mod csv;
 mod custody;
 mod cut;
 mod events;
@@ -29,6 +30,7 @@ mod providers;
 mod record;
 mod resource_input;
 mod resources;
+mod revocations;
 mod row;
 mod runtime;
 mod seed;
@@ -160,6 +162,8 @@ fn reads() -> Router<app::App> {
         .route("/v1/admin-audit", get(record::list_global))
         .route("/v1/zones/{zone}/sessions", get(runtime::sessions))
         .route("/v1/zones/{zone}/authority-records", get(runtime::authority_records))
+        .route("/v1/zones/{zone}/revocations", get(revocations::list).post(revocations::create))
+        .route("/v1/zones/{zone}/revocations/{id}", get(revocations::get))
         .route("/v1/zones/{zone}/subjects", get(subjects::list))
         .route("/v1/zones/{zone}/subjects/overview", get(subjects::overview))
         .route("/v1/zones/{zone}/subjects/revoke", post(subjects::revoke))

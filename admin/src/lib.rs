@@ -11,7 +11,6 @@ mod application_secrets;
 mod applications;
 mod approvals;
 mod body;
-mod csv;
 mod custody;
 mod cut;
 mod events;

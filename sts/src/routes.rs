@@ -5,6 +5,7 @@ use crate::approvals;
 use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
 use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
+use crate::mandates;
 use crate::refusal::Denial;
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
@@ -29,6 +30,9 @@ pub(crate) fn router(sts: Sts) -> Router {
         .route(TOKEN_PATH, post(token))
         .route("/.well-known/jwks.json", get(jwks))
         .route(FEED_PATH, get(feed))
+        .route(mandates::METADATA_PATH, get(mandates::metadata))
+        .route(mandates::INTROSPECTION_PATH, post(mandates::introspect))
+        .route(mandates::REVOCATION_PATH, post(mandates::revoke))
         .route("/approvals/{id}", get(approvals::status))
         .route("/approvals/{id}/decision", post(approvals::decide))
         .route("/health", get(|| async { StatusCode::OK }))

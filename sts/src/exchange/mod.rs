@@ -19,9 +19,10 @@ use crate::Sts;
 use crate::bundles::View;
 use crate::refusal::Denial;
 use authenticate::count_failure;
+use caracal_mandate::id::ApplicationId;
 use caracal_store::StoreError;
 use caracal_store::WriteTx;
-use caracal_store::model::{Epochs, Zone};
+use caracal_store::model::{Application, Epochs, Zone};
 use grant::{Granted, Minted};
 use judge::Judgement;
 use serde::Serialize;
@@ -86,6 +87,41 @@ impl Sts {
             self.judge(tx.connection(), request, presented, View::Uncommitted).await?
         };
         self.grant(tx, request, &judgement).await
+    }
+
+    /// The application with this id and secret. Failures count as they do at the token endpoint.
+    pub(crate) async fn authenticate_client(
+        &self,
+        id: &str,
+        secret: &str,
+        request_id: &str,
+    ) -> Result<Application, Denial> {
+        let mut request = ExchangeRequest {
+            request_id: request_id.to_owned(),
+            application_id: id.to_owned(),
+            client_secret: Some(secret.to_owned()),
+            ..ExchangeRequest::default()
+        };
+        self.check_lockout(&request).await?;
+        let authenticated = {
+            let now = self.store().now();
+            let mut connection = self.store().read().await?;
+            if let Ok(id) = ApplicationId::new(id) {
+                let found = Application::find_active(&mut connection, &id, now).await?;
+                request.zone_id = found.map(|application| application.zone_id.to_string());
+            }
+            match self.authenticate(&mut connection, &request, now).await {
+                Ok(application) => match Zone::find(&mut connection, &application.zone_id).await? {
+                    Some(_) => Ok(application),
+                    None => Err(Denial::unauthenticated()),
+                },
+                refused => refused,
+            }
+        };
+        match authenticated {
+            Ok(application) => Ok(application),
+            Err(denial) => self.record_denial(&request, denial).await,
+        }
     }
 
     async fn answer(&self, minted: Minted) -> Result<TokenResponse, Denial> {

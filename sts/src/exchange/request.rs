@@ -29,7 +29,7 @@ pub(crate) enum SubjectToken {
 }
 
 /// The whole request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ExchangeRequest {
     pub(crate) request_id: String,
     pub(crate) zone_id: Option<String>,

@@ -11,6 +11,7 @@ mod epochs;
 mod feed;
 mod form;
 mod gateway_signature;
+mod mandates;
 mod resources;
 mod single_use;
 mod subject;

@@ -37,6 +37,8 @@ const OPERATOR_ROUTES: &[(Method, &str)] = &[
     (Method::GET, "/zones/{zone}/delegations/{edge}/traverse"),
     (Method::GET, "/zones/{zone}/delegations/{edge}/impact"),
     (Method::PATCH, "/zones/{zone}/delegations/{edge}/revoke"),
+    (Method::GET, "/zones/{zone}/agent-services"),
+    (Method::GET, "/zones/{zone}/invocations"),
 ];
 
 /// The scope that makes an administrator.

@@ -4,6 +4,7 @@ use crate::body::{self, Fields};
 use crate::caller::{Caller, path_id};
 use crate::config::{Config, Limits};
 use crate::failure::{Code, Failure};
+use crate::services;
 use crate::sessions::find_owned;
 use crate::tree;
 use axum::body::Body;
@@ -77,25 +78,27 @@ async fn take(
 #[derive(Debug)]
 struct Heartbeat {
     generation: i64,
+    health: &'static str,
     service_id: Option<String>,
     active_invocations: i64,
+    metadata: serde_json::Map<String, Value>,
 }
 
 impl Heartbeat {
     fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let mut fields = Fields::parse(bytes)?;
         let generation = fields.integer("lease_generation", 1..=i64::MAX);
-        let words = ["starting", "healthy", "degraded", "unhealthy"].map(|word| (word, ()));
-        fields.word("status", &words);
+        let words = ["starting", "healthy", "degraded", "unhealthy"].map(|word| (word, word));
+        let health = fields.word("status", &words).unwrap_or("healthy");
         let service_id = fields.text("service_id");
         let active_invocations = fields.integer("active_invocations", 0..=i64::MAX).unwrap_or(0);
-        fields.object("metadata");
+        let metadata = fields.object("metadata");
         if generation.is_none() {
             fields.issue(&["lease_generation"], "is required, an integer from 1");
         }
         fields.finish()?;
         let generation = fields.whole(generation)?;
-        Ok(Self { generation, service_id, active_invocations })
+        Ok(Self { generation, health, service_id, active_invocations, metadata })
     }
 }
 
@@ -111,7 +114,7 @@ pub(crate) async fn heartbeat_route(
     let limits = config.limits.clone();
     let outcome: Outcome = config
         .store
-        .write(move |tx| Box::pin(async move { beat(tx, &limits, &caller, &id, &heartbeat).await }))
+        .write(move |tx| Box::pin(async move { beat(tx, &limits, &caller, &id, heartbeat).await }))
         .await?;
     Ok(Json(outcome?))
 }
@@ -121,7 +124,7 @@ async fn beat(
     limits: &Limits,
     caller: &Caller,
     id: &AgentSessionId,
-    heartbeat: &Heartbeat,
+    heartbeat: Heartbeat,
 ) -> Result<Outcome, Failure> {
     let session = find_owned(tx, caller, id).await?;
     if !matches!(session.status, SessionStatus::Active | SessionStatus::Suspended) {
@@ -143,8 +146,10 @@ async fn beat(
         return Ok(Err(code));
     }
     check_record(tx, caller, &session).await?;
-    if heartbeat.service_id.is_some() {
-        return Err(Code::AgentServiceNotFound.into());
+    let mut service = Value::Null;
+    if let Some(id) = &heartbeat.service_id {
+        let (application, health) = (&session.application_id, heartbeat.health);
+        service = services::beat(tx, caller, application, id, health, heartbeat.metadata).await?;
     }
     let deadline = tree::lease_end(now, limits);
     sqlx::query(
@@ -168,7 +173,7 @@ async fn beat(
             "heartbeat_deadline_at": iso(deadline),
             "lease_generation": session.lease_generation,
         },
-        "service": Value::Null,
+        "service": service,
         "active_invocations": heartbeat.active_invocations,
     })))
 }

@@ -6,6 +6,7 @@
 //! transaction, a change for the gateways and an audit event.
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod authority;
 mod body;
 mod caller;
@@ -16,12 +17,14 @@ mod delegations;
 mod effective;
 mod failure;
 mod graph;
+mod invocations;
 mod jobs;
 mod lease;
 mod page;
 mod receipt;
 mod resume;
 mod routes;
+mod services;
 mod sessions;
 mod start;
 mod subject;

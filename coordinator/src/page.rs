@@ -1,7 +1,10 @@
 //! Lists: newest first, page by page (contract coordinator §2).
 
 use crate::failure::{Code, Failure};
+use caracal_store::StoreError;
 use serde_json::{Value, json};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 use std::collections::HashMap;
 
 /// The query of a list.
@@ -46,4 +49,64 @@ pub(crate) fn word<T: TryFrom<String>>(query: &Query, name: &str) -> Result<Opti
         T::try_from(text.clone()).map_err(refuse)
     };
     query.get(name).map(parse).transpose()
+}
+
+/// What a list is read from.
+pub(crate) struct Table {
+    /// The table.
+    pub(crate) name: &'static str,
+    /// The columns, `id` among them.
+    pub(crate) columns: &'static str,
+}
+
+/// The rows of one page, newest first. Each condition stands with its values, in the order of its `?`.
+pub(crate) async fn rows(
+    connection: &mut AnyConnection,
+    table: &Table,
+    conditions: Vec<(String, Vec<String>)>,
+    page: &Page,
+) -> Result<Vec<AnyRow>, Failure> {
+    let (mut texts, mut values) = (Vec::new(), Vec::new());
+    for (condition, of_condition) in conditions {
+        let mut text = condition;
+        for value in of_condition {
+            values.push(value);
+            text = text.replacen('?', &format!("${}", values.len()), 1);
+        }
+        texts.push(text);
+    }
+    let scope = texts.join(" AND ");
+    let mut sql = format!("SELECT {} FROM {} WHERE {scope}", table.columns, table.name);
+    if let Some(cursor) = &page.cursor {
+        values.push(cursor.clone());
+        let place = values.len();
+        let count = format!("SELECT COUNT(*) FROM {} WHERE {scope} AND id = ${place}", table.name);
+        let mut query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count));
+        for value in &values {
+            query = query.bind(value.clone());
+        }
+        if query.fetch_one(&mut *connection).await? == 0 {
+            return Err(Code::InvalidCursor.into());
+        }
+        sql.push_str(&format!(" AND id < ${place}"));
+    }
+    sql.push_str(&format!(" ORDER BY id DESC LIMIT {}", page.limit));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    for value in values {
+        query = query.bind(value);
+    }
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// The id of the last row, where the next page begins.
+pub(crate) fn last_id(rows: &[AnyRow]) -> Result<Option<String>, Failure> {
+    Ok(rows.last().map(|row| row.try_get("id")).transpose()?)
+}
+
+/// A column that holds JSON; null where it is null.
+pub(crate) fn json_column(row: &AnyRow, column: &str) -> Result<Value, Failure> {
+    let text: Option<String> = row.try_get(column)?;
+    let Some(text) = text else { return Ok(Value::Null) };
+    let parsed = serde_json::from_str(&text);
+    Ok(parsed.map_err(|error| StoreError::corrupt(format!("{column}: {error}")))?)
 }

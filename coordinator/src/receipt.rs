@@ -56,19 +56,23 @@ impl Key {
         if values.next().is_some() {
             return Err(Failure::because(Code::IdempotencyKeyMultiple, "more than one Idempotency-Key"));
         }
-        let key = std::str::from_utf8(value.as_bytes()).ok().filter(|key| {
-            (1..=255).contains(&key.len())
-                && key.trim() == *key
-                && !key.chars().any(|c| c < ' ' || c == '\u{7f}')
-        });
-        let key = key.ok_or_else(|| {
+        let mut key = Self::of(std::str::from_utf8(value.as_bytes()).unwrap_or_default())?;
+        key.generated = headers.get("idempotency-key-kind").is_some_and(|kind| kind == "generated");
+        Ok(Some(key))
+    }
+
+    /// The key that a text is.
+    pub(crate) fn of(key: &str) -> Result<Self, Failure> {
+        let well_formed = (1..=255).contains(&key.len())
+            && key.trim() == key
+            && !key.chars().any(|c| c < ' ' || c == '\u{7f}');
+        if !well_formed {
             let why =
-                "Idempotency-Key has 1 to 255 bytes, no control characters and no white space around it";
-            Failure::because(Code::IdempotencyKeyInvalid, why)
-        })?;
-        let generated = headers.get("idempotency-key-kind").is_some_and(|kind| kind == "generated");
+                "an idempotency key has 1 to 255 bytes, no control characters and no white space around it";
+            return Err(Failure::because(Code::IdempotencyKeyInvalid, why));
+        }
         let digest = digest(format!("caracal:coordinator:idempotency:v1\0{key}").as_bytes());
-        Ok(Some(Self { digest, generated }))
+        Ok(Self { digest, generated: false })
     }
 }
 
@@ -202,6 +206,8 @@ impl<'a> Receipt<'a> {
 
 /// The operation of a session's start.
 pub(crate) const SESSION_START: &str = "session.start.v2";
+/// The operation of a call.
+pub(crate) const INVOCATION_CREATE: &str = "invocation.create.v2";
 /// The operation of a delegation.
 pub(crate) const DELEGATION_CREATE: &str = "delegation.create.v2";
 

@@ -3,7 +3,7 @@
 use crate::caller::authenticate;
 use crate::config::Config;
 use crate::failure::{self, Code, Failure};
-use crate::{delegate, delegations, effective, lease, sessions, start};
+use crate::{attempts, delegate, delegations, effective, invocations, lease, services, sessions, start};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -34,6 +34,12 @@ pub fn router(config: Config) -> Router {
         .route("/zones/{zone}/delegations/{edge}/traverse", get(delegations::traverse_route))
         .route("/zones/{zone}/delegations/{edge}/impact", get(delegations::impact_route))
         .route("/zones/{zone}/delegations/{edge}/revoke", patch(delegations::revoke_route))
+        .route("/zones/{zone}/agent-services", get(services::list_route).post(services::register_route))
+        .route("/zones/{zone}/invocations", get(invocations::list_route).post(invocations::create_route))
+        .route("/zones/{zone}/invocations/{invocation}", get(invocations::get_route))
+        .route("/zones/{zone}/invocations/{invocation}/start", patch(attempts::start_route))
+        .route("/zones/{zone}/invocations/{invocation}/cancel", patch(attempts::cancel_route))
+        .route("/zones/{zone}/invocations/{invocation}/complete", patch(attempts::complete_route))
         .route_layer(from_fn_with_state(Arc::clone(&config), authenticate));
     Router::new()
         .route("/health", get(async || Json(json!({ "ok": true }))))

@@ -6,7 +6,7 @@ use caracal_envoy::{BootstrapOptions, KEY_VARIABLE, render};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to go.
 const STOP: Duration = Duration::from_secs(10);
+/// The longest path of a socket, in bytes; the kernel's own limit is 107.
+const MAX_SOCKET_PATH: usize = 100;
 /// How often is looked whether it is there.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -24,8 +26,6 @@ pub(crate) struct Envoy {
     child: Child,
     /// Its process id.
     pub(crate) pid: u32,
-    /// Its own administration.
-    pub(crate) admin: SocketAddr,
     /// Where callers connect.
     pub(crate) gateway: SocketAddr,
 }
@@ -41,8 +41,8 @@ impl Envoy {
     ) -> Result<Self, Error> {
         let bootstrap = folder.file("envoy.json");
         write_private(&bootstrap, &format!("{:#}", render(options)))?;
-        let address_file = folder.file("envoy-admin-address");
-        let _ = std::fs::remove_file(&address_file);
+        let admin = admin_socket(folder)?;
+        let _ = std::fs::remove_file(&admin);
         let log = folder.file("envoy.log");
         let this = std::env::current_exe().map_err(|error| Error::Envoy(error.to_string()))?;
         let mut command = Command::new(this);
@@ -51,8 +51,6 @@ impl Envoy {
             .arg(binary)
             .arg("--config-path")
             .arg(&bootstrap)
-            .arg("--admin-address-path")
-            .arg(&address_file)
             .arg("--log-path")
             .arg(&log)
             .args(["--log-level", "warning", "--use-dynamic-base-id", "--concurrency", &workers.to_string()])
@@ -64,11 +62,11 @@ impl Envoy {
         let mut child =
             command.spawn().map_err(|error| Error::Envoy(format!("cannot be started: {error}")))?;
         let pid = child.id().ok_or_else(|| Error::Envoy("ended at once".into()))?;
-        let started = tokio::time::timeout(START, reach(&mut child, &address_file, &log)).await;
-        let (admin, gateway) = started.map_err(|_| {
+        let started = tokio::time::timeout(START, reach(&mut child, &admin, &log)).await;
+        let gateway = started.map_err(|_| {
             Error::Envoy(format!("is not ready after {} s; see {}", START.as_secs(), log.display()))
         })??;
-        Ok(Self { child, pid, admin, gateway })
+        Ok(Self { child, pid, gateway })
     }
 
     /// Waits for its end.
@@ -105,33 +103,44 @@ pub(crate) fn become_guarded(command: &[OsString]) -> Error {
     Error::Envoy(format!("{} cannot be run: {error}", Path::new(binary).display()))
 }
 
-/// Waits for the admin address, then for the listener, then for the filter to have its snapshot.
-async fn reach(
-    child: &mut Child,
-    address_file: &Path,
-    log: &Path,
-) -> Result<(SocketAddr, SocketAddr), Error> {
-    let client = reqwest::Client::new();
-    let mut admin = None;
+/// Envoy's administration: a socket in the data folder, so that no upstream can ever lead there. The kernel takes short
+/// paths only.
+pub(crate) fn admin_socket(folder: &DataFolder) -> Result<PathBuf, Error> {
+    let path = folder.file("envoy-admin.sock");
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let text = format!(
+            "{} has {length} bytes, and a socket's path may have {MAX_SOCKET_PATH}; use a shorter --data",
+            path.display()
+        );
+        return Err(Error::Envoy(text));
+    }
+    Ok(path)
+}
+
+/// A client of Envoy's administration.
+pub(crate) fn admin_client(socket: &Path) -> Result<reqwest::Client, Error> {
+    reqwest::Client::builder().unix_socket(socket).build().map_err(|error| Error::Envoy(error.to_string()))
+}
+
+/// Waits for the listener, then for the filter to have its snapshot.
+async fn reach(child: &mut Child, admin: &Path, log: &Path) -> Result<SocketAddr, Error> {
+    let (admin, client) = (admin_client(admin)?, reqwest::Client::new());
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(Error::Envoy(explain_end(child, status, log).await));
         }
-        if admin.is_none() {
-            admin = std::fs::read_to_string(address_file).ok().and_then(|text| text.trim().parse().ok());
-        }
-        if let Some(admin) = admin
-            && let Some(gateway) = listener(&client, admin).await
+        if let Some(gateway) = listener(&admin).await
             && has_snapshot(&client, gateway).await
         {
-            return Ok((admin, gateway));
+            return Ok(gateway);
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn listener(client: &reqwest::Client, admin: SocketAddr) -> Option<SocketAddr> {
-    let answer = client.get(format!("http://{admin}/listeners?format=json")).send().await.ok()?;
+async fn listener(admin: &reqwest::Client) -> Option<SocketAddr> {
+    let answer = admin.get("http://envoy/listeners?format=json").send().await.ok()?;
     let listeners: serde_json::Value = answer.json().await.ok()?;
     let address = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
     let ip = address.get("address")?.as_str()?.parse().ok()?;

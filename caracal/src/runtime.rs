@@ -23,8 +23,8 @@ pub(crate) struct Running {
     pub(crate) coordinator: SocketAddr,
     /// The audit service.
     pub(crate) audit: SocketAddr,
-    /// Envoy's own administration.
-    pub(crate) envoy_admin: SocketAddr,
+    /// Envoy's own administration: a Unix socket.
+    pub(crate) envoy_admin: PathBuf,
 }
 
 impl Running {

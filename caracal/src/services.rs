@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 /// The resource identifier of the control plane (contract sts §13).
 const CONTROL_AUDIENCE: &str = "caracal-control";
 /// How often expired rows are forgotten.
-const JANITOR: Duration = Duration::from_secs(60);
+const JANITOR: Duration = Duration::from_secs(10);
 /// How many rows at a time.
 const JANITOR_BATCH: i64 = 1000;
 
@@ -202,12 +202,16 @@ async fn janitor(store: Store, stop: impl Future<Output = ()>) -> (&'static str,
             () = &mut stop => return ("the janitor", String::new()),
             () = tokio::time::sleep(JANITOR) => {}
         }
-        let forgotten =
-            store.write(|tx| Box::pin(async move { tx.forget_expired(JANITOR_BATCH).await })).await;
-        if let Err(error) = forgotten {
+        if let Err(error) = forget_expired(&store).await {
             tracing::error!(%error, "expired rows could not be forgotten");
         }
     }
+}
+
+/// Forgets in small transactions, so that nobody waits long, until nothing is left.
+async fn forget_expired(store: &Store) -> Result<(), caracal_store::StoreError> {
+    while store.write(|tx| Box::pin(async move { tx.forget_expired(JANITOR_BATCH).await })).await? > 0 {}
+    Ok(())
 }
 
 /// Resolves once the channel says so, or is gone.

@@ -1,5 +1,6 @@
 //! `caracal status` and `caracal down`.
 
+use crate::envoy::admin_client;
 use crate::error::Error;
 use crate::output::{failure, success};
 use crate::runtime::Running;
@@ -61,7 +62,7 @@ pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error>
         memory: Memory {
             control_plane_resident: resident(running.pid),
             envoy_resident: resident(running.envoy_pid),
-            filter_worker: filter_memory(&client, running.envoy_admin).await,
+            filter_worker: filter_memory(&running.envoy_admin).await,
         },
     };
     let ok = report.services.iter().all(|service| service.ok);
@@ -115,8 +116,9 @@ fn resident(pid: u32) -> Option<u64> {
 }
 
 /// The linear memory of the largest worker, as the filter itself reports it.
-async fn filter_memory(client: &reqwest::Client, admin: SocketAddr) -> Option<u64> {
-    let answer = client.get(format!("http://{admin}/stats?filter=worker_memory_bytes")).send().await.ok()?;
+async fn filter_memory(admin: &Path) -> Option<u64> {
+    let client = admin_client(admin).ok()?;
+    let answer = client.get("http://envoy/stats?filter=worker_memory_bytes").send().await.ok()?;
     let text = answer.text().await.ok()?;
     text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse().ok()).max()
 }

@@ -2,13 +2,13 @@
 
 use crate::cli::UpOptions;
 use crate::data::{DataFolder, admin_token_file};
-use crate::envoy::Envoy;
+use crate::envoy::{Envoy, admin_socket};
 use crate::error::Error;
 use crate::output::{failure, heading, success};
 use crate::runtime::Running;
 use crate::services::Services;
 use crate::tour::{self, Tour};
-use caracal_envoy::{BootstrapOptions, Endpoint, GatewayOptions, Shape};
+use caracal_envoy::{Admin, BootstrapOptions, Endpoint, GatewayOptions, Shape};
 use caracal_mandate::id::GatewayId;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
     let root = options.data.folder()?;
     let filter = readable(&options.filter)?;
+    // Whatever is written from here on, by Envoy too, is its owner's alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let folder = DataFolder::open(&root)?;
     let secrets = folder.secrets()?;
     let mut services = Services::start(&options, &folder, &secrets).await?;
-    let bootstrap = bootstrap(&options, &services, filter)?;
+    let bootstrap = bootstrap(&options, &services, filter, admin_socket(&folder)?)?;
     let key = &secrets.gateway_sts_hmac_key;
     let started = tokio::select! {
         started = Envoy::start(&options.envoy, &folder, &bootstrap, key, options.envoy_workers) => started,
@@ -35,7 +37,7 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
             return Err(error);
         }
     };
-    let running = running(&services, &envoy);
+    let running = running(&services, &envoy, admin_socket(&folder)?);
     let result = match running.save(&root) {
         Ok(()) => attend(&options, &root, &running, &secrets.admin_token, &mut services, &mut envoy).await,
         Err(error) => Err(error),
@@ -86,7 +88,12 @@ async fn attend(
     }
 }
 
-fn bootstrap(options: &UpOptions, services: &Services, filter: PathBuf) -> Result<BootstrapOptions, Error> {
+fn bootstrap(
+    options: &UpOptions,
+    services: &Services,
+    filter: PathBuf,
+    admin: PathBuf,
+) -> Result<BootstrapOptions, Error> {
     let id = GatewayId::new("embedded").map_err(|error| Error::Envoy(error.to_string()))?;
     let mut bootstrap = BootstrapOptions::new(id, Shape::Gateway(GatewayOptions::default()), filter);
     let reach = |address: SocketAddr| {
@@ -96,10 +103,14 @@ fn bootstrap(options: &UpOptions, services: &Services, filter: PathBuf) -> Resul
     bootstrap.listener = Endpoint::new(options.bind.to_string(), options.gateway_port);
     bootstrap.sts = reach(services.addresses.sts);
     bootstrap.audit = reach(services.addresses.audit);
+    bootstrap.admin = Admin::Socket(admin);
+    let addresses = services.addresses;
+    let own = [addresses.admin, addresses.sts, addresses.coordinator, addresses.audit];
+    bootstrap.protected = own.into_iter().map(reach).collect();
     Ok(bootstrap)
 }
 
-fn running(services: &Services, envoy: &Envoy) -> Running {
+fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf) -> Running {
     let addresses = services.addresses;
     Running {
         pid: std::process::id(),
@@ -109,7 +120,7 @@ fn running(services: &Services, envoy: &Envoy) -> Running {
         gateway: envoy.gateway,
         coordinator: addresses.coordinator,
         audit: addresses.audit,
-        envoy_admin: envoy.admin,
+        envoy_admin,
     }
 }
 
@@ -121,7 +132,6 @@ fn print_addresses(root: &Path, running: &Running) {
         ("Gateway", running.gateway),
         ("Coordinator", running.coordinator),
         ("Audit", running.audit),
-        ("Envoy admin", running.envoy_admin),
     ] {
         println!("  {name:<12} http://{address}");
     }

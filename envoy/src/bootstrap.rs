@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::options::{BootstrapOptions, Shape};
+use crate::options::{Admin, BootstrapOptions, Shape};
 use crate::{clusters, connection_manager, wasm};
 
 /// The most connections that callers may hold open.
@@ -18,7 +18,7 @@ pub fn render(options: &BootstrapOptions) -> Value {
     }
     json!({
         "node": {"id": options.gateway_id, "cluster": "caracal"},
-        "admin": {"address": clusters::address(&options.admin)},
+        "admin": {"address": admin(&options.admin)},
         "overload_manager": {"resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",
             "typed_config": {
@@ -37,4 +37,11 @@ pub fn render(options: &BootstrapOptions) -> Value {
             "clusters": all,
         },
     })
+}
+
+fn admin(admin: &Admin) -> Value {
+    match admin {
+        Admin::Port(endpoint) => clusters::address(endpoint),
+        Admin::Socket(path) => json!({"pipe": {"path": path, "mode": 0o600}}),
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clusters::{PLAIN, TLS, dns_cache};
-use crate::options::{BootstrapOptions, Shape};
+use crate::options::{BootstrapOptions, Endpoint, Shape};
 use crate::{local_reply, wasm};
 
 /// The header by which the filter names the cluster. The filter takes it out of every inbound request.
@@ -17,7 +17,7 @@ const ADDRESS_GUARD: &str = "envoy.filters.http.rbac";
 pub(crate) fn filter(options: &BootstrapOptions) -> Value {
     let (filters, routes) = match options.shape {
         Shape::Gateway(_) => (
-            vec![wasm::filter(options), forward_proxy(), address_guard(), router()],
+            vec![wasm::filter(options), forward_proxy(), address_guard(&options.protected), router()],
             vec![health(), ready(), selected(PLAIN), selected(TLS), nothing()],
         ),
         Shape::Sidecar(_) => (vec![wasm::filter(options), router()], vec![upstream()]),
@@ -122,7 +122,7 @@ fn forward_proxy() -> Value {
 
 /// Refuses what a name resolved to when it may never be an upstream (contract gateway §A14). The filter
 /// refuses the same addresses where they are written out.
-fn address_guard() -> Value {
+fn address_guard(protected: &[Endpoint]) -> Value {
     let restricted = [
         ("0.0.0.0", 32),
         ("169.254.0.0", 16),
@@ -136,19 +136,20 @@ fn address_guard() -> Value {
         ("64:ff9b::", 128),
         ("64:ff9b::169.254.0.0", 112),
         ("64:ff9b::224.0.0.0", 100),
+        ("64:ff9b:1::", 48),
+        ("2002:a9fe::", 32),
+        ("100.100.100.200", 32),
+        ("168.63.129.16", 32),
+        ("fd00:ec2::254", 128),
     ];
-    let permissions: Vec<Value> = restricted
-        .iter()
-        .map(|(prefix, length)| {
-            json!({"matcher": {
-                "name": "envoy.rbac.matchers.upstream_ip_port",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
-                    "upstream_ip": {"address_prefix": prefix, "prefix_len": length},
-                },
-            }})
-        })
-        .collect();
+    let mut permissions: Vec<Value> =
+        restricted.iter().map(|(prefix, length)| upstream_at(prefix, *length, None)).collect();
+    for endpoint in protected {
+        let bits = if endpoint.host.contains(':') { 128 } else { 32 };
+        for (prefix, length) in [("127.0.0.0", 8), ("::1", 128), (endpoint.host.as_str(), bits)] {
+            permissions.push(upstream_at(prefix, length, Some(endpoint.port)));
+        }
+    }
     json!({
         "name": ADDRESS_GUARD,
         "typed_config": {
@@ -159,6 +160,19 @@ fn address_guard() -> Value {
             },
         },
     })
+}
+
+/// Matches upstreams in a range of addresses, on one port where one is given.
+fn upstream_at(prefix: &str, length: u32, port: Option<u16>) -> Value {
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher",
+        "upstream_ip": {"address_prefix": prefix, "prefix_len": length},
+    });
+    if let (Some(port), Some(members)) = (port, config.as_object_mut()) {
+        let range = json!({"start": port, "end": u32::from(port) + 1});
+        members.insert("upstream_port_range".to_owned(), range);
+    }
+    json!({"matcher": {"name": "envoy.rbac.matchers.upstream_ip_port", "typed_config": config}})
 }
 
 fn router() -> Value {

@@ -16,7 +16,7 @@ mod options;
 mod wasm;
 
 pub use bootstrap::render;
-pub use options::{BootstrapOptions, Endpoint, GatewayOptions, OnBacklog, Shape, SidecarOptions};
+pub use options::{Admin, BootstrapOptions, Endpoint, GatewayOptions, OnBacklog, Shape, SidecarOptions};
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in
 /// hex (contract gateway §A10).

@@ -26,6 +26,15 @@ impl Endpoint {
     }
 }
 
+/// Where Envoy's administration listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Admin {
+    /// A port; keep it on the loopback interface. Port 0 lets the system choose; `--admin-address-path` then tells.
+    Port(Endpoint),
+    /// A Unix socket that only its owner can open: no upstream that a tenant names can lead there.
+    Socket(PathBuf),
+}
+
 /// What happens to requests while evidence cannot be delivered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnBacklog {
@@ -83,9 +92,10 @@ pub struct BootstrapOptions {
     /// Where callers connect. Port 0 lets the system choose; `/listeners?format=json` of the admin
     /// interface then tells.
     pub listener: Endpoint,
-    /// The admin interface; keep it on the loopback interface. Port 0 lets the system choose;
-    /// `--admin-address-path` then tells.
-    pub admin: Endpoint,
+    /// Envoy's own administration. Whoever reaches it rules over this Envoy.
+    pub admin: Admin,
+    /// Where no upstream may be: the services behind the gateway, on this host.
+    pub protected: Vec<Endpoint>,
     /// The STS.
     pub sts: Endpoint,
     /// The audit service.
@@ -114,7 +124,8 @@ impl BootstrapOptions {
             gateway_id,
             shape,
             listener: Endpoint::loopback(8081),
-            admin: Endpoint::loopback(0),
+            admin: Admin::Port(Endpoint::loopback(0)),
+            protected: Vec::new(),
             sts: Endpoint::loopback(8080),
             audit: Endpoint::loopback(9090),
             module,

@@ -22,6 +22,8 @@ const MAX_DELAY_MS: u64 = 200;
 const BATCH: usize = 100;
 /// The most events in one call.
 const MAX_BATCH: usize = 1_000;
+/// The most bytes of events in one call; Audit takes four times as many.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// The longest pause after failed deliveries, in milliseconds.
 const MAX_BACKOFF_MS: u64 = 5_000;
 
@@ -170,6 +172,8 @@ pub struct Evidence {
     reserved: usize,
     last_seq: u64,
     in_flight: Option<CallToken>,
+    /// How many events the next call may hold: fewer after Audit refused a call as such.
+    batch_limit: usize,
     failures: u32,
     next_delivery: u64,
 }
@@ -191,6 +195,7 @@ impl Evidence {
             reserved: 0,
             last_seq: 0,
             in_flight: None,
+            batch_limit: MAX_BATCH,
             failures: 0,
             next_delivery: 0,
         }
@@ -208,10 +213,17 @@ impl Evidence {
     }
 
     /// Fills a reserved place. The event's number is given here.
-    pub fn record(&mut self, mut event: Event) {
+    ///
+    /// Refusals of callers that proved nothing take no more than half of the places while events wait, so that nobody
+    /// without a mandate can make those with one wait. What is left out shows as a gap in the numbers.
+    pub fn record(&mut self, host: &dyn Host, mut event: Event) {
         self.release();
         self.last_seq += 1;
         event.seq = self.last_seq;
+        if event.metadata.application_id.is_none() && self.pending.len() >= self.config.capacity / 2 {
+            host.count(metrics::EVIDENCE_DROPPED, 1);
+            return;
+        }
         self.pending.push_back(event);
     }
 
@@ -242,7 +254,12 @@ impl Evidence {
             return;
         }
         self.in_flight = None;
-        let answer = host.answer(size).filter(|answer| answer.status == 200);
+        let answer = host.answer(size);
+        if answer.as_ref().is_some_and(|answer| matches!(answer.status, 400 | 413)) {
+            self.shrink(host);
+            return;
+        }
+        let answer = answer.filter(|answer| answer.status == 200);
         let answer: Option<Value> = answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
         let acknowledged = answer.and_then(|answer| answer.get("acknowledged").and_then(Value::as_u64));
         let Some(acknowledged) = acknowledged else {
@@ -259,6 +276,7 @@ impl Evidence {
             return;
         }
         self.failures = 0;
+        self.batch_limit = MAX_BATCH;
         host.count(metrics::EVIDENCE_ACKNOWLEDGED, u64::try_from(gone).unwrap_or(u64::MAX));
         if self.pending.len() >= BATCH {
             self.deliver(host, key);
@@ -270,8 +288,7 @@ impl Evidence {
         batch.text("gateway", Some(&self.gateway));
         batch.text("worker", Some(&self.worker));
         batch.number("incarnation", self.incarnation);
-        let events = self.pending.iter().take(MAX_BATCH).map(Event::to_json).collect();
-        batch.0.insert("events".to_owned(), Value::Array(events));
+        batch.0.insert("events".to_owned(), Value::Array(self.next_batch()));
         let body = serde_json::to_vec(&Value::Object(batch.0)).unwrap_or_default();
         let call = SignedCall {
             server: &self.config.server,
@@ -286,6 +303,33 @@ impl Evidence {
             Ok(token) => self.in_flight = Some(token),
             Err(error) => self.fail(host, &error.to_string()),
         }
+    }
+
+    /// The oldest events, as many as one call may hold, and at least one.
+    fn next_batch(&self) -> Vec<Value> {
+        let mut bytes = 0_usize;
+        let mut events = Vec::new();
+        for event in self.pending.iter().take(self.batch_limit) {
+            let event = event.to_json();
+            bytes = bytes.saturating_add(event.to_string().len());
+            if bytes > MAX_BATCH_BYTES && !events.is_empty() {
+                break;
+            }
+            events.push(event);
+        }
+        events
+    }
+
+    /// Audit refused the call itself: the next one holds fewer events. An event that is refused on its own will never
+    /// be taken; it goes, and the gap in the numbers tells of it.
+    fn shrink(&mut self, host: &dyn Host) {
+        let sent = self.batch_limit.min(self.pending.len());
+        if sent <= 1 {
+            self.pending.pop_front();
+            host.count(metrics::EVIDENCE_DROPPED, 1);
+        }
+        self.batch_limit = (sent / 2).max(1);
+        self.fail(host, "Audit refused the events as malformed or too large");
     }
 
     fn fail(&mut self, host: &dyn Host, problem: &str) {

@@ -189,7 +189,9 @@ impl Circuit {
     /// A failure counts when the STS could not do its work; a refusal does not. `true` when the circuit
     /// opened. The count stays after the pause, so that the next failure opens it again.
     pub fn failed(&mut self, refusal: &Refusal, now: u64) -> bool {
-        if refusal.error != "sts_unavailable" || refusal.status < 500 {
+        // An answer that cannot be read says nothing about the STS: one resource's must not close the way for all others.
+        let unreadable = refusal.reason == DenyReason::StsInvalid;
+        if unreadable || refusal.error != "sts_unavailable" || refusal.status < 500 {
             return false;
         }
         self.failures = self.failures.saturating_add(1);

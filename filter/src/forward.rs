@@ -2,7 +2,7 @@
 //! (contract gateway §A15 and §A16).
 
 use caracal_mandate::header;
-use caracal_mandate::path::{DecodedPath, split_target};
+use caracal_mandate::path::{DecodedPath, escape_path, split_target};
 use caracal_mandate::upstream::{Scheme, UpstreamUrl};
 use caracal_mandate::verdict::DenyReason;
 
@@ -93,11 +93,23 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
     if inbound.too_large(worker.config.max_body_bytes) {
         return Err(DenyReason::PayloadTooLarge);
     }
+    // What was judged is what is sent: the decoded path, escaped anew.
+    let (path, query) = split_target(inbound.path());
+    let path = DecodedPath::parse(path).map_err(|_| DenyReason::PathTraversal)?;
+    let mut target = escape_path(path.as_bytes()).into_bytes();
+    if let Some(query) = query {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
     let host = worker.host.as_ref();
     for name in inbound.names() {
-        if name.starts_with("x-caracal-") || (name == "authorization" && !worker.config.forward_mandate) {
+        let mandate = name == "authorization" && !worker.config.forward_mandate;
+        if mandate || name.starts_with("x-caracal-") || header::overrides_request(name.as_bytes()) {
             host.remove_header(Direction::Request, name);
         }
+    }
+    if target != inbound.path() {
+        host.set_header(Direction::Request, ":path", &target);
     }
     host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
     Ok(())

@@ -23,6 +23,9 @@ pub struct Record {
     metadata: Metadata,
 }
 
+/// As much of a method as is written down.
+const MAX_METHOD_BYTES: usize = 32;
+
 impl Record {
     /// An empty record of a request that started now (unix milliseconds).
     #[must_use]
@@ -40,7 +43,9 @@ impl Record {
 
     /// What the headers say.
     pub fn request(&mut self, inbound: &Inbound) {
-        self.metadata.method = String::from_utf8_lossy(inbound.method()).into_owned();
+        let method = inbound.method();
+        let shown = method.get(..MAX_METHOD_BYTES).unwrap_or(method);
+        self.metadata.method = String::from_utf8_lossy(shown).into_owned();
         let token = inbound.first("authorization").and_then(|value| header::bearer(value).ok());
         self.metadata.subject_fingerprint = token.map(|token| {
             let digest = hmac_sha256::Hash::hash(token.as_bytes());

@@ -107,8 +107,9 @@ impl Request {
 
     /// Part of the request's body. Refuses what exceeds the limit.
     pub fn on_request_body(&mut self, bytes: usize) -> Flow {
-        if !matches!(self.stage, Stage::Forwarded(_)) {
-            return Flow::Pause;
+        let Stage::Forwarded(mandate) = &self.stage else { return Flow::Pause };
+        if self.revoked(mandate) {
+            return self.refuse(DenyReason::Revoked);
         }
         self.body_bytes = self.body_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         if self.body_bytes > self.worker.config.max_body_bytes {
@@ -333,7 +334,7 @@ impl Request {
                 self.worker
                     .evidence
                     .borrow_mut()
-                    .record(self.record.to_event(self.inbound.request_id(), zone));
+                    .record(self.worker.host.as_ref(), self.record.to_event(self.inbound.request_id(), zone));
             }
             Some(Admission::Unrecorded | Admission::Backlog) | None => {}
         }

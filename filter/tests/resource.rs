@@ -307,8 +307,12 @@ fn events_wait_until_audit_acknowledges_and_a_full_buffer_refuses() {
     let mut world = World::new(&small);
     let host = Rc::clone(&world.host);
     let anonymous = [(":method", "GET"), (":path", "/")];
+    // Refused, but by someone who is known: a mandate for another resource.
+    let elsewhere =
+        format!("Bearer {}", world.token(|claims| claims["target"] = json!(["resource://other"])));
+    let known = |world: &World| world.refused(&world.good(&elsewhere)).0;
     for _ in 0..10 {
-        assert_eq!(world.refused(&anonymous).0, 401);
+        assert_eq!(known(&world), 403);
     }
     let answer = world.refused(&anonymous);
     assert_eq!(answer, (503, "sts_unavailable".into(), "evidence cannot be recorded".into()));
@@ -324,7 +328,7 @@ fn events_wait_until_audit_acknowledges_and_a_full_buffer_refuses() {
     *host.answer.borrow_mut() = Some(json_answer(200, &json!({"acknowledged": 4})));
     world.root.on_answer(host.as_ref(), host.last_sent().token, ANSWERED);
     assert_eq!(world.worker().evidence.borrow().pending(), 6);
-    assert_eq!(world.refused(&anonymous).0, 401);
+    assert_eq!(known(&world), 403);
 
     host.now.set(NOW + 2_000);
     world.root.on_tick(host.as_ref());
@@ -337,7 +341,64 @@ fn events_wait_until_audit_acknowledges_and_a_full_buffer_refuses() {
     careless["audit"]["on_backlog"] = json!("allow");
     let world = World::new(&careless);
     for _ in 0..12 {
-        assert_eq!(world.refused(&anonymous).0, 401);
+        assert_eq!(known(&world), 403);
     }
     assert_eq!(world.host.counter("caracal_gateway_audit_dropped_total"), 2);
+}
+
+#[test]
+fn callers_without_a_mandate_cannot_fill_the_buffer() {
+    let mut small = gateway_configuration();
+    small["audit"]["capacity"] = json!(10);
+    let world = World::new(&small);
+    let long = "M".repeat(15_000);
+    for _ in 0..100 {
+        assert_eq!(world.refused(&[(":method", long.as_str()), (":path", "/")]).0, 401);
+    }
+    assert_eq!(world.worker().evidence.borrow().pending(), 5);
+    let elsewhere =
+        format!("Bearer {}", world.token(|claims| claims["target"] = json!(["resource://other"])));
+    assert_eq!(world.refused(&world.good(&elsewhere)).0, 403);
+    assert_eq!(world.worker().evidence.borrow().pending(), 6);
+}
+
+#[test]
+fn events_that_audit_refuses_are_sent_in_smaller_parts_and_the_bad_one_becomes_a_gap() {
+    let mut world = World::new(&gateway_configuration());
+    let host = Rc::clone(&world.host);
+    for _ in 0..4 {
+        world.refused(&[(":method", "GET"), (":path", "/")]);
+    }
+    let mut sizes = Vec::new();
+    let mut answer = |world: &mut World, status: u16, body: Value| {
+        host.now.set(host.now.get() + 10_000);
+        world.root.on_tick(host.as_ref());
+        let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
+        sizes.push(batch["events"].as_array().unwrap().len());
+        *host.answer.borrow_mut() = Some(json_answer(status, &body));
+        world.root.on_answer(host.as_ref(), host.last_sent().token, ANSWERED);
+    };
+    for status in [413, 400, 400] {
+        answer(&mut world, status, json!({"error": "invalid_body"}));
+    }
+    answer(&mut world, 200, json!({"acknowledged": 2}));
+    answer(&mut world, 200, json!({"acknowledged": 4}));
+    assert_eq!(sizes, [4, 2, 1, 1, 2]);
+    assert_eq!(world.worker().evidence.borrow().pending(), 0);
+    assert_eq!(world.host.counter("caracal_gateway_audit_dropped_total"), 1);
+}
+
+#[test]
+fn the_service_gets_the_path_that_was_judged_and_no_override() {
+    let world = World::new(&sidecar_configuration());
+    let authorization = format!("Bearer {}", world.resource_token());
+    let mut headers = world.good(&authorization);
+    headers.retain(|(name, _)| *name != ":path");
+    headers.push((":path", "/v1%2Forders?a=%2F"));
+    headers.push(("x-http-method-override", "DELETE"));
+    headers.push(("x-original-url", "/admin"));
+    assert_eq!(world.stream(&headers).on_request_headers(), Flow::Continue);
+    assert_eq!(world.host.request_header(":path"), ["/v1/orders?a=%2F"]);
+    assert!(world.host.request_header("x-http-method-override").is_empty());
+    assert!(world.host.request_header("x-original-url").is_empty());
 }

@@ -159,6 +159,22 @@ pub fn stripped_from_request(name: &[u8]) -> bool {
         || name.starts_with(b"x-forwarded-")
         || name == b"forwarded"
         || name == b"x-real-ip"
+        || overrides_request(name)
+}
+
+/// Whether a header asks the upstream to take the request for another one than was judged: many frameworks obey these.
+#[must_use]
+pub fn overrides_request(name: &[u8]) -> bool {
+    const OVERRIDES: [&[u8]; 7] = [
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-method",
+        b"x-original-uri",
+        b"x-original-url",
+        b"x-rewrite-url",
+    ];
+    OVERRIDES.contains(&name)
 }
 
 /// Whether a response header never reaches the caller, whatever its value (contract gateway §A16).

@@ -48,9 +48,7 @@ pub fn permit<'a>(
     }
     let matching = operations
         .iter()
-        .find(|operation| {
-            operation.method.eq_ignore_ascii_case(method.trim()) && operation.path == path.trim()
-        })
+        .find(|operation| operation.method.eq_ignore_ascii_case(method) && operation.path == path)
         .ok_or(OperationRefusal::Undeclared)?;
     if granted.contains(matching.scope.as_str()) {
         Ok(())
@@ -84,6 +82,9 @@ mod tests {
             ("GET", "/v1/orders/", false),
             ("GET", "/V1/orders", false),
             ("GET", "/v1", false),
+            ("GET", "/v1/orders ", false),
+            ("GET", "/v1/orders\n", false),
+            ("GET", "/v1/orders\u{a0}", false),
             ("HEAD", "/v1/orders", false),
             ("POST", "/v1/orders", false),
         ];

@@ -287,12 +287,19 @@ fn usable_secret(secret: &str) -> Result<String, UpstreamError> {
     Ok(secret.to_owned())
 }
 
+/// Metadata services of clouds that are not link-local.
+const METADATA_V4: [[u8; 4]; 2] = [[100, 100, 100, 200], [168, 63, 129, 16]];
+/// The same, in IPv6.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
 /// Whether an address may never be an upstream (contract gateway §A14): link-local, multicast,
-/// unspecified, and NAT64 or IPv4-mapped forms of those. Loopback and private ranges are allowed.
+/// unspecified, the metadata services of clouds, and forms of IPv6 that hide one of those. Loopback and private ranges
+/// are allowed.
 #[must_use]
 pub fn restricted(address: IpAddr) -> bool {
     fn restricted_v4(address: Ipv4Addr) -> bool {
-        address.is_link_local() || address.is_multicast() || address.is_unspecified()
+        let metadata = METADATA_V4.iter().any(|service| address == Ipv4Addr::from(*service));
+        metadata || address.is_link_local() || address.is_multicast() || address.is_unspecified()
     }
     fn restricted_v6(address: Ipv6Addr) -> bool {
         if let Some(mapped) = address.to_ipv4_mapped() {
@@ -301,7 +308,16 @@ pub fn restricted(address: IpAddr) -> bool {
         if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() {
             return restricted_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
         }
-        address.is_unicast_link_local() || address.is_multicast() || address.is_unspecified()
+        if let [0x2002, high, low, ..] = address.segments() {
+            return restricted_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+        }
+        // The local NAT64 prefix hides an IPv4 address.
+        let hidden = matches!(address.segments(), [0x64, 0xff9b, 1, ..]);
+        hidden
+            || address == METADATA_V6
+            || address.is_unicast_link_local()
+            || address.is_multicast()
+            || address.is_unspecified()
     }
     match address {
         IpAddr::V4(address) => restricted_v4(address),

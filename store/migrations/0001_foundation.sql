@@ -1,11 +1,12 @@
 -- The state of all services. One text for SQLite and PostgreSQL: TEXT ids, BIGINT unix milliseconds, JSON as TEXT,
 -- booleans as 0 and 1.
 
+-- The first generation is 1: a gateway that has none asks with 0.
 CREATE TABLE sequences (
     name TEXT PRIMARY KEY,
     value BIGINT NOT NULL
 );
-INSERT INTO sequences (name, value) VALUES ('change_log', 0);
+INSERT INTO sequences (name, value) VALUES ('change_log', 1);
 
 CREATE TABLE zones (
     id TEXT PRIMARY KEY,

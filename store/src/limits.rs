@@ -38,7 +38,12 @@ impl WriteTx<'_> {
         let statements = [
             "DELETE FROM used_once WHERE key IN (SELECT key FROM used_once WHERE until <= $1 LIMIT $2)",
             "DELETE FROM counters WHERE key IN \
-             (SELECT key FROM counters WHERE window_start <= $1 - 86400000 LIMIT $2)",
+             (SELECT key FROM counters WHERE window_start <= $1 - 3600000 LIMIT $2)",
+            "DELETE FROM revoked_anchors WHERE until <= $1 AND id IN \
+             (SELECT id FROM revoked_anchors WHERE until <= $1 LIMIT $2)",
+            "DELETE FROM change_log WHERE seq IN \
+             (SELECT seq FROM change_log WHERE created_at <= $1 - 7200000 \
+              AND seq < (SELECT MAX(seq) FROM change_log) ORDER BY seq LIMIT $2)",
             "DELETE FROM idempotency_receipts WHERE expires_at <= $1 AND key_digest IN \
              (SELECT key_digest FROM idempotency_receipts WHERE expires_at <= $1 LIMIT $2)",
         ];

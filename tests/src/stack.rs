@@ -96,13 +96,6 @@ impl Stack {
     pub fn envoy_log(&self) -> String {
         std::fs::read_to_string(self.folder().join("envoy.log")).unwrap_or_default()
     }
-
-    /// The value of a statistic of Envoy's, summed over all whose name contains `part`.
-    pub async fn envoy_stat(&self, part: &str) -> u64 {
-        let text = reqwest::get(format!("{}/stats?filter={part}", self.url("envoy_admin"))).await.unwrap();
-        let text = text.text().await.unwrap();
-        text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum()
-    }
 }
 
 async fn launch(data: &Path, options: &Options) -> (Child, Value) {

@@ -129,3 +129,19 @@ async fn bytes_that_are_no_text_never_trap_the_filter() {
     assert_eq!(world.read(&mandate).await.status(), StatusCode::OK);
     assert!(!stack.envoy_log().contains("wasm trap"), "{}", stack.envoy_log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_upstream_leads_to_the_services_themselves() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let world = World::configure(&stack, &upstream).await;
+    let agent = world.agent().await;
+    assert_eq!(world.read(&world.mint(&agent).await).await.status(), StatusCode::OK);
+    let resources = world.operate(Method::GET, &world.path("resources"), Value::Null).await;
+    let path = world.path(&format!("resources/{}", resources["items"][0]["id"].as_str().unwrap()));
+    for service in ["admin", "sts", "coordinator", "audit"] {
+        let body = serde_json::json!({ "upstream_url": stack.url(service) });
+        world.operate(Method::PATCH, &path, body).await;
+        let status = world.read(&world.mint(&agent).await).await.status();
+        assert_eq!(status, StatusCode::FORBIDDEN, "{service}");
+    }
+}

@@ -58,6 +58,10 @@ pub struct Limits {
     pub lease_sweep: Duration,
     /// How often delegations past their end are looked for.
     pub edge_sweep: Duration,
+    /// How often calls past their deadline are looked for.
+    pub deadline_sweep: Duration,
+    /// How often open revocations are compared with what gateways acknowledged.
+    pub closure_sweep: Duration,
     /// How many of them one transaction ends.
     pub sweep_batch: i64,
 }
@@ -77,6 +81,8 @@ impl Default for Limits {
             ttl_sweep: Duration::from_secs(10),
             lease_sweep: Duration::from_secs(10),
             edge_sweep: Duration::from_secs(30),
+            deadline_sweep: Duration::from_secs(5),
+            closure_sweep: Duration::from_secs(1),
             sweep_batch: 100,
         }
     }

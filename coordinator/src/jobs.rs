@@ -129,6 +129,42 @@ async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> 
     Ok(ended)
 }
 
+/// Ends every attempt of a call that is past its deadline: failed where another may follow, else timed out (contract
+/// coordinator §12). Answers how many there were.
+pub async fn end_late_attempts(config: &Config) -> Result<usize, StoreError> {
+    let batch = config.limits.sweep_batch.max(1);
+    config.store.write(move |tx| Box::pin(async move { end_late(tx, batch).await })).await
+}
+
+async fn end_late(tx: &mut WriteTx<'_>, batch: i64) -> Result<usize, StoreError> {
+    let now = tx.now();
+    let late: Vec<(String, String, String)> = sqlx::query_as(
+        "UPDATE agent_invocations SET status = CASE WHEN attempts < max_attempts THEN 'failed' ELSE 'timed_out' END, \
+         error_json = '{\"reason\":\"deadline_exceeded\"}', completed_at = $1, updated_at = $1 \
+         WHERE id IN (SELECT id FROM agent_invocations WHERE status = 'running' AND deadline_at <= $1 \
+           ORDER BY deadline_at LIMIT $2) RETURNING zone_id, id, status",
+    )
+    .bind(now)
+    .bind(batch)
+    .fetch_all(&mut *tx.connection())
+    .await?;
+    let request_id = ids::new_id();
+    for (zone, id, status) in &late {
+        let cause = Cause {
+            zone: ZoneId::new(zone.as_str())
+                .map_err(|error| StoreError::corrupt(format!("agent_invocations.zone_id: {error}")))?,
+            request_id: request_id.clone(),
+            actor: "coordinator-deadline-sweeper".to_owned(),
+            reason: "deadline_exceeded".to_owned(),
+        };
+        let metadata = serde_json::json!({
+            "invocation_id": id, "status": status, "actor": cause.actor, "reason": cause.reason,
+        });
+        cause.write(tx, "invocation_timed_out", metadata).await?;
+    }
+    Ok(late.len())
+}
+
 /// Runs all jobs until `stop` resolves. A job that failed is logged and tried again at its next turn.
 pub async fn run_jobs(config: Config, stop: impl Future<Output = ()>) {
     let ticker = |every: Duration| {
@@ -139,18 +175,31 @@ pub async fn run_jobs(config: Config, stop: impl Future<Output = ()>) {
     let limits = &config.limits;
     let (mut ttl, mut lease, mut edges) =
         (ticker(limits.ttl_sweep), ticker(limits.lease_sweep), ticker(limits.edge_sweep));
+    let (mut deadlines, mut closures) = (ticker(limits.deadline_sweep), ticker(limits.closure_sweep));
     tokio::pin!(stop);
     loop {
         let job = tokio::select! {
             () = &mut stop => return,
+            _ = deadlines.tick() => {
+                report("coordinator-deadline-sweeper", end_late_attempts(&config).await);
+                continue;
+            }
+            _ = closures.tick() => {
+                report("coordinator-closure", revoke::settle(&config.store).await);
+                continue;
+            }
             _ = ttl.tick() => Job::Ttl,
             _ = lease.tick() => Job::Lease,
             _ = edges.tick() => Job::Edges,
         };
-        match run(&config, job).await {
-            Ok(0) => {}
-            Ok(ended) => tracing::info!(job = job.actor(), ended, "a job ended what was due"),
-            Err(error) => tracing::error!(job = job.actor(), %error, "a job failed"),
-        }
+        report(job.actor(), run(&config, job).await);
+    }
+}
+
+fn report(job: &str, result: Result<usize, StoreError>) {
+    match result {
+        Ok(0) => {}
+        Ok(ended) => tracing::info!(job, ended, "a job ended what was due"),
+        Err(error) => tracing::error!(job, %error, "a job failed"),
     }
 }

@@ -31,5 +31,5 @@ mod subject;
 mod tree;
 
 pub use config::{Config, Limits};
-pub use jobs::{expire_edges, expire_sessions, run_jobs, suspend_lost_services};
+pub use jobs::{end_late_attempts, expire_edges, expire_sessions, run_jobs, suspend_lost_services};
 pub use routes::router;

@@ -1,8 +1,12 @@
 //! Calls between agents (contract §8).
 
 use crate::support::{Answer, OPERATOR, World, text};
+use caracal_coordinator::end_late_attempts;
 use http::Method;
 use serde_json::{Value, json};
+
+/// A verb, its body, and what it answers: status, and the new state or the refusal.
+type Step<'a> = (&'a str, &'a Value, (u16, &'a str));
 
 const PATH: &str = "/zones/z1/invocations";
 
@@ -110,7 +114,7 @@ async fn contract_8_each_step_from_each_state() {
     let failed = json!({ "status": "failed", "error": { "why": "no" } });
     let ok = |status: &'static str| (200, status);
     // From a fresh call, the steps with what each answers: the new status or the refusal.
-    let walks: Vec<Vec<(&str, &Value, (u16, &str))>> = vec![
+    let walks: Vec<Vec<Step<'_>>> = vec![
         vec![
             ("complete", &done, (409, "invocation_not_completable")),
             ("start", &Value::Null, ok("running")),
@@ -150,4 +154,26 @@ async fn contract_8_each_step_from_each_state() {
     assert_eq!(step(&world, &token, "none", "start", json!({})).await.code(), (404, "invocation_not_found"));
     let b = world.token("b", "").await;
     assert_eq!(step(&world, &b, &id, "start", json!({})).await.code(), (403, "invoker_ownership_required"));
+}
+
+#[tokio::test]
+async fn contract_12_a_deadline_ends_the_attempt_and_at_last_the_call() {
+    let world = World::new().await;
+    let token = world.token("a", "").await;
+    let service = service(&world, &token, "a").await;
+    let more = json!({ "retry_policy": { "max_attempts": 2 } });
+    let id = text(&invoke(&world, &token, &service, more).await.ok(), "id");
+    for status in ["failed", "timed_out"] {
+        step(&world, &token, &id, "start", json!({})).await.ok();
+        assert_eq!(end_late_attempts(&world.config).await.unwrap(), 0, "within its time");
+        world.sql("UPDATE agent_invocations SET deadline_at = 1").await;
+        assert_eq!(end_late_attempts(&world.config).await.unwrap(), 1);
+        let shown = world.ask(Method::GET, &format!("{PATH}/{id}"), &token, None).await.ok();
+        assert_eq!(
+            (&shown["status"], &shown["error_json"]["reason"]),
+            (&json!(status), &json!("deadline_exceeded"))
+        );
+    }
+    let answer = step(&world, &token, &id, "start", json!({})).await;
+    assert_eq!(answer.code(), (409, "invocation_not_startable"));
 }

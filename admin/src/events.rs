@@ -1,11 +1,13 @@
 //! Reading the ledger (contract admin-audit §6.1 to §6.3).
 
 use crate::app::App;
+use crate::csv;
 use crate::page::{EVENTS, Params, envelope};
 use crate::problem::Problem;
 use crate::projection::Projection;
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use caracal_audit::query::{Filter, StoredEvent};
 use caracal_store::clock;
 use serde_json::{Value, json};
@@ -29,6 +31,23 @@ const REDACTED: [&str; 17] = [
     "session_id",
     "set_cookie",
     "token",
+];
+/// The columns of CSV without a choice (contract admin-audit §6.1).
+const CSV_COLUMNS: [&str; 14] = [
+    "id",
+    "zone_id",
+    "event_type",
+    "request_id",
+    "decision",
+    "policy_set_id",
+    "policy_set_version_id",
+    "manifest_sha",
+    "evaluation_status",
+    "determining_policies_json",
+    "diagnostics_json",
+    "metadata_json",
+    "occurred_at",
+    "ingested_at",
 ];
 const MAX_TYPES: usize = 16;
 
@@ -107,8 +126,8 @@ pub(crate) async fn list(
     State(app): State<App>,
     Path(zone): Path<String>,
     params: Params,
-) -> Result<Json<Value>, Problem> {
-    params.one_of("format", &["json"])?;
+) -> Result<Response, Problem> {
+    let csv = csv::wanted(&params)?;
     let projection = params.text("fields", 1000)?.map(Projection::parse).transpose()?;
     let (filter, limit, cursor) = (filter(&params)?, params.limit(EVENTS)?, params.cursor()?);
     let page = app.ledger.list(&zone, &filter, cursor.as_ref(), limit).await?;
@@ -117,7 +136,11 @@ pub(crate) async fn list(
         Some(projection) => items.map(|item| projection.apply(&item)).collect(),
         None => items.collect(),
     };
-    Ok(envelope(items, page.next.as_ref()))
+    let (name, page) = (format!("audit-{zone}"), envelope(items, page.next.as_ref()));
+    Ok(match &projection {
+        Some(projection) => csv::answer(csv, &name, projection.names(), page),
+        None => csv::answer(csv, &name, CSV_COLUMNS, page),
+    })
 }
 
 /// `GET /v1/zones/:z/audit/by-request/:request`

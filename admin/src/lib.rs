@@ -11,6 +11,7 @@ mod application_secrets;
 mod applications;
 mod approvals;
 mod body;
+mod csv;
 mod custody;
 mod cut;
 mod events;
@@ -18,6 +19,7 @@ mod explain;
 mod gate;
 mod grants;
 mod names;
+mod overview;
 mod page;
 mod policies;
 mod policy_sets;
@@ -93,6 +95,7 @@ fn configuration() -> Router<app::App> {
         .route("/v1/zones", get(zones::list).post(zones::create))
         .route("/v1/zones/{zone}", get(zones::get).patch(zones::patch).delete(zones::archive))
         .route("/v1/zones/{zone}/dcr-status", get(zones::dcr_status))
+        .route("/v1/zones/{zone}/overview", get(overview::overview))
         .route("/v1/zones/{zone}/applications", get(applications::list).post(applications::create))
         .route("/v1/zones/{zone}/applications/dcr", post(application_secrets::register))
         .route(

@@ -75,6 +75,11 @@ impl Projection {
         }
     }
 
+    /// The names of the chosen fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     pub(crate) fn apply(&self, item: &Value) -> Value {
         let mut flat = Map::new();
         for field in &self.0 {

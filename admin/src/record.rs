@@ -4,14 +4,15 @@
 //! value, and no name of a secret.
 
 use crate::app::{App, Done};
+use crate::csv;
 use crate::events::{Times, redact};
 use crate::gate::Call;
 use crate::page::{EVENTS, Key, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use caracal_audit::chain::{ChainKey, Fault, Head, Link};
 use caracal_audit::keyset::Select;
 use caracal_audit::verify::{Finding, Report};
@@ -36,6 +37,24 @@ const SECRETS: [&str; 10] = [
     "refresh_token",
     "secret",
     "token",
+];
+
+/// The columns of CSV.
+const CSV_COLUMNS: [&str; 14] = [
+    "id",
+    "request_id",
+    "actor_id",
+    "actor_name",
+    "actor_scope",
+    "action",
+    "method",
+    "path",
+    "entity_type",
+    "entity_id",
+    "status_code",
+    "payload_json",
+    "occurred_at",
+    "chain_seq",
 ];
 
 /// What is known of a record before its change is made.
@@ -200,16 +219,17 @@ pub(crate) async fn list(
     State(app): State<App>,
     Path(zone): Path<String>,
     params: Params,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     of_chain(&app, &zone, &params).await
 }
 
 /// `GET /v1/admin-audit`: what belongs to no zone.
-pub(crate) async fn list_global(State(app): State<App>, params: Params) -> Result<Json<Value>, Problem> {
+pub(crate) async fn list_global(State(app): State<App>, params: Params) -> Result<Response, Problem> {
     of_chain(&app, GLOBAL, &params).await
 }
 
-async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Json<Value>, Problem> {
+async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Response, Problem> {
+    let csv = csv::wanted(params)?;
     let times = Times::of(params)?;
     let mut select = Select::new(COLUMNS).and_text("chain_key = ?", chain);
     if let Some(since) = times.since {
@@ -229,7 +249,7 @@ async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Json<Value>
         select = select.and_text("method = ?", method);
     }
     let key = Key { time: "occurred_at", id: "id" };
-    page(app, params, EVENTS, select, key, |row| {
+    let page = page(app, params, EVENTS, select, key, |row| {
         let mut payload = row.json("payload_json")?;
         redact(&mut payload);
         Ok(json!({
@@ -242,7 +262,8 @@ async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Json<Value>
             "signed": !row.text("chain_hmac")?.is_empty(),
         }))
     })
-    .await
+    .await?;
+    Ok(csv::answer(csv, &format!("admin-audit-{chain}"), CSV_COLUMNS, page))
 }
 
 /// Checks the chain of a zone's changes, or with `None` of what belongs to no zone.

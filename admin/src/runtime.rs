@@ -1,14 +1,50 @@
 //! What runs: agent sessions and authority records, to read (contract admin-audit §6.4, §6.5).
 
 use crate::app::App;
+use crate::csv;
 use crate::page::{EVENTS, Key, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use caracal_audit::keyset::Select;
 use caracal_store::StoreError;
 use serde_json::{Value, json};
+
+/// The columns of records as CSV.
+const RECORD_COLUMNS: [&str; 11] = [
+    "authority_record_id",
+    "authority_record_type",
+    "subject_id",
+    "federated_user_issuer",
+    "parent_authority_record_id",
+    "status",
+    "authenticated_at",
+    "created_at",
+    "expires_at",
+    "revoked_at",
+    "revoked_reason",
+];
+/// The columns of sessions as CSV.
+const SESSION_COLUMNS: [&str; 17] = [
+    "session_id",
+    "application_id",
+    "parent_session_id",
+    "status",
+    "lifecycle",
+    "labels",
+    "depth",
+    "child_count",
+    "subject_authority_record_id",
+    "subject_id",
+    "federated_user_id",
+    "federated_user_issuer",
+    "started_at",
+    "last_active_at",
+    "terminated_at",
+    "termination_reason",
+    "ttl_seconds",
+];
 
 /// The issuer of a federated user, from the claims of a record.
 fn issuer(row: Row<'_>) -> Result<Value, StoreError> {
@@ -21,8 +57,8 @@ pub(crate) async fn authority_records(
     State(app): State<App>,
     Path(zone): Path<String>,
     params: Params,
-) -> Result<Json<Value>, Problem> {
-    params.one_of("format", &["json"])?;
+) -> Result<Response, Problem> {
+    let (csv, name) = (csv::wanted(&params)?, format!("authority-records-{zone}"));
     let mut select = Select::new(
         "SELECT id, zone_id, session_type, subject_id, parent_id, status, expires_at, authenticated_at, \
          claims_json, created_at, revoked_at, revoked_reason FROM authority_records",
@@ -41,7 +77,7 @@ pub(crate) async fn authority_records(
         select = select.and_text("session_type = ?", kind);
     }
     let key = Key { time: "created_at", id: "id" };
-    page(&app, &params, EVENTS, select, key, |row| {
+    let page = page(&app, &params, EVENTS, select, key, |row| {
         let kind = row.text("session_type")?;
         let issuer = if kind == "user" { issuer(row)? } else { Value::Null };
         Ok(json!({
@@ -53,7 +89,8 @@ pub(crate) async fn authority_records(
             "revoked_at": row.opt_iso("revoked_at")?, "revoked_reason": row.opt_text("revoked_reason")?,
         }))
     })
-    .await
+    .await?;
+    Ok(csv::answer(csv, &name, RECORD_COLUMNS, page))
 }
 
 /// `GET /v1/zones/:z/sessions`
@@ -61,8 +98,8 @@ pub(crate) async fn sessions(
     State(app): State<App>,
     Path(zone): Path<String>,
     params: Params,
-) -> Result<Json<Value>, Problem> {
-    params.one_of("format", &["json"])?;
+) -> Result<Response, Problem> {
+    let (csv, name) = (csv::wanted(&params)?, format!("sessions-{zone}"));
     let mut select = Select::new(
         "SELECT s.id, s.application_id, s.parent_id, s.status, s.lifecycle, s.labels_json, s.depth, s.child_count, \
          s.subject_authority_record_id, r.subject_id, r.session_type, r.claims_json, s.started_at, \
@@ -91,7 +128,7 @@ pub(crate) async fn sessions(
             select.and_text("REPLACE(s.labels_json, ?, '') <> s.labels_json", Value::from(label).to_string());
     }
     let key = Key { time: "s.started_at", id: "s.id" };
-    page(&app, &params, EVENTS, select, key, |row| {
+    let page = page(&app, &params, EVENTS, select, key, |row| {
         let user = row.text("session_type")? == "user";
         let subject = row.text("subject_id")?;
         let (user_id, issuer) =
@@ -109,5 +146,6 @@ pub(crate) async fn sessions(
             "ttl_seconds": row.opt_int("ttl_seconds")?,
         }))
     })
-    .await
+    .await?;
+    Ok(csv::answer(csv, &name, SESSION_COLUMNS, page))
 }

@@ -270,3 +270,50 @@ async fn contract_admin_6_4_and_6_5_records_and_sessions() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_3_2_csv() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    tell(&bench, vec![exchange(&zone, "r1", "allow", 1_000), exchange(&zone, "r2", "deny", 1_001)]).await;
+    let path = format!("/v1/zones/{zone}");
+    let answer = bench.get(&format!("{path}/audit?format=csv&fields=request_id,decision&limit=1")).await;
+    assert_eq!(answer.body, "request_id,decision\r\nr2,deny\r\n");
+    assert_eq!(answer.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(
+        answer.headers["content-disposition"].to_str().unwrap(),
+        format!("attachment; filename=\"audit-{zone}.csv\"")
+    );
+    let next = answer.headers["x-next-cursor"].to_str().unwrap();
+    let answer = bench.get(&format!("{path}/audit?format=csv&fields=request_id&limit=1&cursor={next}")).await;
+    assert_eq!(answer.body, "request_id\r\nr1\r\n");
+    assert!(!answer.headers.contains_key("x-next-cursor"), "the last page");
+    for (rest, first) in [
+        ("audit", "id,zone_id,event_type,"),
+        ("admin-audit", "id,request_id,actor_id,"),
+        ("authority-records", "authority_record_id,authority_record_type,subject_id,"),
+        ("sessions", "session_id,application_id,parent_session_id,"),
+    ] {
+        let answer = bench.get(&format!("{path}/{rest}?format=csv")).await;
+        assert!(answer.body.as_str().unwrap().starts_with(first), "{rest}: a header also without rows");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_5_1_overview() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let provider = bench.provider(&zone, "p").await;
+    bench.resource(&zone, &provider, "orders").await;
+    tell(&bench, vec![exchange(&zone, "old", "deny", 1_000)]).await;
+    let now = bench.store.now();
+    tell(&bench, (0..12).map(|n| exchange(&zone, &format!("r{n}"), "allow", now - n)).collect()).await;
+    let seen = bench.get(&format!("/v1/zones/{zone}/overview")).await.ok();
+    assert_eq!(seen["applications"], json!({ "total": 0, "expired": 0, "expiring_soon": 0 }));
+    assert_eq!(seen["resources"], json!({ "total": 1, "unenforced": 0 }));
+    assert_eq!(seen["providers"], json!({ "total": 1 }));
+    assert_eq!(seen["policy_sets"], json!({ "total": 0, "enforcing": 0, "active_name": null }));
+    assert_eq!(seen["decisions_24h"], json!({ "allowed": 12, "denied": 0 }));
+    assert_eq!(seen["recent_events"].as_array().unwrap().len(), 10);
+    assert_eq!(seen["recent_events"][0]["request_id"], "r0");
+}

@@ -17,6 +17,8 @@ pub(crate) struct ActivePolicy {
     pub(crate) policy_set_version_id: Option<String>,
     /// The manifest's hash; `no_active_policy_set` where none is active.
     pub(crate) manifest_sha: String,
+    /// When it was loaded, unix milliseconds.
+    pub(crate) loaded_at: i64,
     epoch: PolicyEpoch,
 }
 
@@ -78,6 +80,11 @@ impl Bundles {
         }
         Ok(active)
     }
+
+    /// What is loaded of a zone. Nothing is read for it.
+    pub(crate) fn loaded(&self, zone: &ZoneId) -> Option<Arc<ActivePolicy>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(zone).cloned()
+    }
 }
 
 async fn load(
@@ -99,6 +106,7 @@ async fn load(
             bundle: Bundle::deny_all(),
             policy_set_version_id: None,
             manifest_sha,
+            loaded_at: caracal_store::clock::now(),
             epoch,
         });
     };
@@ -118,5 +126,11 @@ async fn load(
         documents.push((id, content.ok_or(LoadError::Missing)?));
     }
     let bundle = Bundle::compile(&documents).map_err(|error| LoadError::Compile(error.to_string()))?;
-    Ok(ActivePolicy { bundle, policy_set_version_id: Some(version), manifest_sha: sha, epoch })
+    Ok(ActivePolicy {
+        bundle,
+        policy_set_version_id: Some(version),
+        manifest_sha: sha,
+        loaded_at: caracal_store::clock::now(),
+        epoch,
+    })
 }

@@ -8,6 +8,7 @@ mod bundles;
 mod exchange;
 mod feed;
 mod form;
+mod internal_policy;
 mod mandates;
 pub mod policy;
 mod refusal;

@@ -5,6 +5,7 @@ use crate::approvals;
 use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
 use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
+use crate::internal_policy;
 use crate::mandates;
 use crate::refusal::Denial;
 use axum::Router;
@@ -33,6 +34,8 @@ pub(crate) fn router(sts: Sts) -> Router {
         .route(mandates::METADATA_PATH, get(mandates::metadata))
         .route(mandates::INTROSPECTION_PATH, post(mandates::introspect))
         .route(mandates::REVOCATION_PATH, post(mandates::revoke))
+        .route("/internal/policy/simulate", post(internal_policy::simulate))
+        .route("/internal/policy/status/{zone}", get(internal_policy::status))
         .route("/approvals/{id}", get(approvals::status))
         .route("/approvals/{id}/decision", post(approvals::decide))
         .route("/health", get(|| async { StatusCode::OK }))

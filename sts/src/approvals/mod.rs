@@ -10,7 +10,7 @@ mod status;
 mod terms;
 
 pub(crate) use decide::decide;
-pub(crate) use hold::{Binding, Hold, State};
+pub(crate) use hold::{Binding, Hold, State, rfc3339};
 pub(crate) use issue::{NewHold, converge, may_reissue, use_up};
 pub(crate) use status::status;
 pub(crate) use terms::Terms;

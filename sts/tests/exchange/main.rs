@@ -11,6 +11,7 @@ mod epochs;
 mod feed;
 mod form;
 mod gateway_signature;
+mod internal_policy;
 mod mandates;
 mod resources;
 mod single_use;

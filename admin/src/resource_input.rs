@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
+/// The longest upstream URL, in bytes: the STS's answer to a gateway has to hold it.
+const MAX_UPSTREAM_URL: usize = 2048;
 const MAX_SCOPES: usize = 64;
 const MAX_OPERATIONS: usize = 256;
 
@@ -104,6 +106,9 @@ pub(crate) fn identifier(text: &str) -> Result<ResourceIdentifier, Problem> {
 
 /// A URL that a gateway can forward to.
 pub(crate) fn upstream(url: &str) -> Result<(), Problem> {
+    if url.len() > MAX_UPSTREAM_URL {
+        return Err(invalid(format!("upstream_url: longer than {MAX_UPSTREAM_URL} bytes")));
+    }
     UpstreamUrl::parse(url).map(|_| ()).map_err(|error| invalid(format!("upstream_url: {error}")))
 }
 

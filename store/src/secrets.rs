@@ -155,7 +155,7 @@ mod tests {
         let rotated = Vault::new(OTHER, Some(CURRENT), b"h").unwrap();
         assert_eq!(rotated.open(&envelope, "zones/z/x").unwrap(), b"secret");
         for length in [0, 4, 40, envelope.len() - 1] {
-            assert!(vault.open(&envelope[..length], "zones/z/x").is_err());
+            assert!(vault.open(envelope.get(..length).unwrap(), "zones/z/x").is_err());
         }
     }
 

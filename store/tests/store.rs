@@ -1,5 +1,5 @@
 //! The store on a real SQLite file: group commit, durability, epochs, keys.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};

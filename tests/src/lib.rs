@@ -2,7 +2,7 @@
 //! operators and agents make. Everything listens on ports that the system hands out and ends with the test.
 //!
 //! Run them with `cargo xtask test --e2e`, which builds what they need and says where it is.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod envoy;
 mod stack;

@@ -1,5 +1,5 @@
 //! The binary as its users meet it: the tour, status, an orderly end, and bad input.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Options, Stack, binary, envoy_binary, filter_module};
 use serde_json::Value;

@@ -1,5 +1,5 @@
 //! One request, from mandate to upstream, through everything that is real.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Stack, Upstream, World, claims};
 use reqwest::{Method, StatusCode};

@@ -1,5 +1,5 @@
 //! `kill -9` under load: what was answered is still there, what was used up stays used up.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Stack, Upstream, World};
 use reqwest::{Method, StatusCode};
@@ -79,7 +79,7 @@ async fn work(
     answered: Arc<Mutex<Answered>>,
 ) {
     loop {
-        let result = if worker % 2 == 0 {
+        let result = if worker.is_multiple_of(2) {
             use_a_mandate(&world, &agent, &answered).await
         } else {
             start_and_end(&world, &agent, &answered).await

@@ -1,5 +1,5 @@
 //! The official Python SDK 1.0.0, unmodified, against everything that is real.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Stack, Upstream, World, python};
 use serde_json::{Value, json};

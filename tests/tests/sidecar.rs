@@ -1,5 +1,5 @@
 //! The role `resource`: an Envoy in front of one service, which decides alone; and configurations that Envoy refuses.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Sidecar, Stack, Upstream, World, gateway_key, refused, sidecar_bootstrap};
 use reqwest::{Method, StatusCode};

@@ -1,5 +1,5 @@
 //! What happens when the module traps: nothing passes, and it comes back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Options, Stack, Upstream, World, trapping_filter_module};
 use reqwest::StatusCode;

@@ -121,10 +121,17 @@ impl Reader<'_> {
         if session.application_id == self.application.id { Ok(session) } else { Err(denied()) }
     }
 
-    /// The session, if it may act: active, within its time, its user's record standing.
+    /// The session, if it may act: active, within its time, its application and its user's record standing.
     async fn live_session(&mut self, id: &AgentSessionId) -> Result<Option<AgentSession>, Denial> {
         let found = AgentSession::find(self.connection, &self.application.zone_id, id).await?;
         let Some(session) = found.filter(|session| session.is_active(self.now)) else { return Ok(None) };
+        // The asking application was found active already.
+        if session.application_id != self.application.id {
+            let owner = Application::find_active(self.connection, &session.application_id, self.now).await?;
+            if owner.is_none_or(|owner| owner.zone_id != session.zone_id) {
+                return Ok(None);
+            }
+        }
         let record =
             AuthorityRecord::find(self.connection, &session.zone_id, &session.subject_authority_record_id)
                 .await?;

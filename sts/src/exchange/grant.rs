@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
 use caracal_mandate::id::{AuthorityRecordId, MandateId};
 use caracal_store::audit::AuditEvent;
-use caracal_store::model::{AuthorityRecord, NewAuthorityRecord, RecordStatus};
+use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, NewAuthorityRecord, RecordStatus};
 use caracal_store::{StoreError, WriteTx, ids};
 use std::collections::BTreeMap;
 
@@ -175,11 +175,21 @@ fn expiry(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Result<
     let seconds = control.map_or(seconds, |most| seconds.min(most));
     let mut end = now.saturating_add(seconds.saturating_mul(1000));
     end = end.min(delegation.map_or(i64::MAX, |delegation| delegation.ends_at));
+    end = end.min(judgement.application.expires_at.unwrap_or(i64::MAX));
+    end = end.min(judgement.bound.session.as_ref().map_or(i64::MAX, task_end));
     end = end.min(judgement.subject.as_ref().map_or(i64::MAX, |subject| subject.record.expires_at));
     if end - now < 1000 {
         return Err(Denial::forbidden("the authority that this rests on is about to expire"));
     }
     Ok(end)
+}
+
+/// When a task's time is up. A service renews its lease, and is checked whenever a mandate is used.
+fn task_end(session: &AgentSession) -> i64 {
+    match session.lifecycle {
+        Lifecycle::Task => session.ends_at().unwrap_or(i64::MAX),
+        Lifecycle::Service => i64::MAX,
+    }
 }
 
 fn claims(

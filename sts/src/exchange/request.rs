@@ -94,7 +94,8 @@ impl ExchangeRequest {
             gateway: proof.map(|proof| GatewayCall {
                 proof,
                 method: owned("request_method").unwrap_or_default().to_ascii_uppercase(),
-                path: owned("request_path").unwrap_or_default(),
+                // As the gateway decoded it: what is trimmed would be another path.
+                path: form.raw("request_path").unwrap_or_default().to_owned(),
             }),
         })
     }

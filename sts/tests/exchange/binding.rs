@@ -263,6 +263,10 @@ async fn contract_sts_11_authority_crosses_to_a_peer_on_an_edge() {
         (chain[0]["application_id"].as_str(), chain[1]["application_id"].as_str()),
         (Some("a1"), Some("a2"))
     );
-    let other = form.with("resource", crate::support::ORDERS).with("scope", "orders:read");
+    let other = form.clone().with("resource", crate::support::ORDERS).with("scope", "orders:read");
     assert_eq!(world.exchange(&other).await.status, 403);
+
+    // What an archived application had handed over is gone with it.
+    world.sql("UPDATE applications SET archived_at = 1 WHERE id = 'a1'").await;
+    assert_eq!(world.exchange(&form).await.error(), (403, "access_denied"));
 }

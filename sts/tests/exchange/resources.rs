@@ -53,7 +53,9 @@ async fn contract_sts_12_what_is_skipped_and_what_aborts() {
 async fn contract_sts_12_4_operation_floor() {
     let world = World::new().await;
     let cases = [
-        ("get", " /v1/orders ", 200),
+        ("get", "/v1/orders", 200),
+        ("GET", "/v1/orders ", 403),
+        ("GET", " /v1/orders", 403),
         ("POST", "/v1/orders", 403),
         ("DELETE", "/v1/orders", 403),
         ("GET", "/v1/orders/", 403),

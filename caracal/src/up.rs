@@ -143,7 +143,8 @@ fn print_addresses(root: &Path, running: &Running) {
         running.admin
     );
     println!("  curl -si http://{}/v1/orders", running.gateway);
-    println!("  caracal status --data {}", root.display());
+    let this = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("caracal"));
+    println!("  {} status --data {}", this.display(), root.display());
 }
 
 async fn stopped_by(kind: SignalKind) -> Result<(), Error> {

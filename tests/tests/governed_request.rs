@@ -141,7 +141,9 @@ async fn no_upstream_leads_to_the_services_themselves() {
     for service in ["admin", "sts", "coordinator", "audit"] {
         let body = serde_json::json!({ "upstream_url": stack.url(service) });
         world.operate(Method::PATCH, &path, body).await;
-        let status = world.read(&world.mint(&agent).await).await.status();
-        assert_eq!(status, StatusCode::FORBIDDEN, "{service}");
+        let answer = world.read(&world.mint(&agent).await).await;
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{service}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error_description"], "upstream not addressable", "{service}: {body}");
     }
 }

@@ -12,6 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
+use caracal_store::change::Change;
 use caracal_store::ids;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -52,6 +53,7 @@ pub(crate) async fn rotate(
             if found.managed {
                 custody::keep(tx, &vault, &place(&zone, &id), &secret).await?;
             }
+            tx.record_change(&zone_id(&zone)?, &Change::Application { id: id.clone() }).await?;
             let row = find(tx.connection(), &actor, &zone, &id).await?.json;
             let body = with_secret(row, &secret);
             Ok(Done::new(StatusCode::OK, Kind::SecretRotation, ("applications", &id), body))

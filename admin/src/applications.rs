@@ -228,6 +228,7 @@ pub(crate) async fn patch(
                 refuse_taken(tx.connection(), &zone, &name.0, &id).await?;
             }
             let secret = patch.client_secret.map(|secret| secret.0);
+            let changes_traits = patch.traits.is_some();
             if let Some(secret) = &secret {
                 if !found.has_secret {
                     return Err(Problem::invalid("client_secret_not_configured"));
@@ -249,6 +250,9 @@ pub(crate) async fn patch(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
+            if secret.is_some() || changes_traits {
+                tx.record_change(&zone, &Change::Application { id: id.clone() }).await?;
+            }
             let row = find(tx.connection(), &actor, zone.as_str(), &id).await?.json;
             let kind = if secret.is_some() { Kind::SecretRotation } else { Kind::Update };
             Ok(Done::new(StatusCode::OK, kind, ("applications", &id), row))

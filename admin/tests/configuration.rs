@@ -192,7 +192,10 @@ async fn contract_admin_5_2_applications() {
     // Rotation, a secret of the caller's, and what the custody gives back.
     let reveal = format!("{one}/client-secret");
     assert_eq!(bench.get(&reveal).await.ok(), json!({ "client_secret": secret }));
+    // What is being judged by the old secret is judged anew.
+    let generation = *bench.store.changes().borrow();
     let rotated = bench.call(BOOTSTRAP, "POST", &format!("{one}/rotate-secret"), None).await.ok();
+    assert_eq!(*bench.store.changes().borrow(), generation + 1);
     assert_ne!(rotated["client_secret"], json!(secret));
     assert_eq!(bench.get(&reveal).await.ok()["client_secret"], rotated["client_secret"]);
     let own = "a-secret-of-the-caller-with-32-characters";

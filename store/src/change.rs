@@ -29,6 +29,11 @@ pub enum Change {
         /// For whom.
         anchors: Vec<Anchor>,
     },
+    /// An application has another secret or other traits: what was judged by the old ones does not count any more.
+    Application {
+        /// Its id.
+        id: String,
+    },
     /// The zone has other verification keys.
     Keys,
     /// Another policy is active.

@@ -3,8 +3,8 @@
 //!
 //! Header names are expected in lower case, as a proxy hands them over.
 
-/// The longest mandate that is accepted, in bytes after trimming.
-pub const MAX_BEARER_BYTES: usize = 4096;
+use crate::gateway_signature::to_hex;
+use crate::jws::MAX_TOKEN_BYTES;
 
 /// The longest request id that is kept.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -15,7 +15,7 @@ pub enum BearerError {
     /// No `Bearer ` scheme, or nothing after it.
     #[error("missing bearer token")]
     Missing,
-    /// Longer than [`MAX_BEARER_BYTES`].
+    /// Longer than [`MAX_TOKEN_BYTES`].
     #[error("bearer token too large")]
     TooLarge,
     /// Bytes that no compact JWS holds.
@@ -37,7 +37,7 @@ pub fn bearer(value: &[u8]) -> Result<&str, BearerError> {
     if token.is_empty() {
         return Err(BearerError::Missing);
     }
-    if token.len() > MAX_BEARER_BYTES {
+    if token.len() > MAX_TOKEN_BYTES {
         return Err(BearerError::TooLarge);
     }
     if !token.is_ascii() {
@@ -67,16 +67,6 @@ pub fn uuid_v4(mut random: [u8; 16]) -> String {
         if matches!(position, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        push_hex(&mut text, *byte);
-    }
-    text
-}
-
-/// Lower-case hexadecimal text of `bytes`.
-#[must_use]
-pub fn lower_hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
         push_hex(&mut text, *byte);
     }
     text
@@ -116,7 +106,7 @@ pub fn new_traceparent(mut random: [u8; 24]) -> String {
         *byte |= 0x01;
     }
     let (trace, parent) = random.split_at_checked(16).unwrap_or_default();
-    format!("00-{}-{}-01", lower_hex(trace), lower_hex(parent))
+    format!("00-{}-{}-01", to_hex(trace), to_hex(parent))
 }
 
 /// Folds all `baggage` lines into one without the members that are ours (key starts `caracal.`).

@@ -8,7 +8,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
-use caracal_mandate::header::lower_hex;
+use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::id::{AuthorityRecordId, ZoneId};
 use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
@@ -208,7 +208,7 @@ fn approver(hold: &Hold, claims: &Claims) -> String {
         "pseudonymous" => {
             let text = format!("{}\0{}", hold.zone_id, claims.sub);
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-            let short: String = lower_hex(digest.as_ref()).chars().take(16).collect();
+            let short: String = to_hex(digest.as_ref()).chars().take(16).collect();
             format!("subject:pseudonym:{short}")
         }
         _ => "subject:redacted".to_owned(),

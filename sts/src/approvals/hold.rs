@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 use axum::http::StatusCode;
-use caracal_mandate::header::lower_hex;
+use caracal_mandate::gateway_signature::to_hex;
 use caracal_store::{StoreError, clock};
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
@@ -200,7 +200,7 @@ impl Binding {
             ("decision_contract_sha", contract),
         ];
         let text = sections.map(|(name, value)| format!("{name}\0{value}")).join("\0");
-        lower_hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
+        to_hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
     }
 }
 

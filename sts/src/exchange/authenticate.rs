@@ -111,5 +111,5 @@ fn locked_out(remaining: i64) -> Denial {
 
 fn lockout_key(request: &ExchangeRequest) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, request.application_id.as_bytes());
-    format!("auth-failures:{}", caracal_mandate::header::lower_hex(digest.as_ref()))
+    format!("auth-failures:{}", caracal_mandate::gateway_signature::to_hex(digest.as_ref()))
 }

@@ -36,5 +36,5 @@ use aws_lc_rs::digest;
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.
 fn sha256_hex(bytes: &[u8]) -> String {
-    caracal_mandate::header::lower_hex(digest::digest(&digest::SHA256, bytes).as_ref())
+    caracal_mandate::gateway_signature::to_hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }

@@ -302,14 +302,8 @@ pub fn restricted(address: IpAddr) -> bool {
         metadata || address.is_link_local() || address.is_multicast() || address.is_unspecified()
     }
     fn restricted_v6(address: Ipv6Addr) -> bool {
-        if let Some(mapped) = address.to_ipv4_mapped() {
-            return restricted_v4(mapped);
-        }
-        if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() {
-            return restricted_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-        }
-        if let [0x2002, high, low, ..] = address.segments() {
-            return restricted_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+        if let Some(embedded) = embedded_v4(address) {
+            return restricted_v4(embedded);
         }
         // The local NAT64 prefix hides an IPv4 address.
         let hidden = matches!(address.segments(), [0x64, 0xff9b, 1, ..]);
@@ -323,6 +317,17 @@ pub fn restricted(address: IpAddr) -> bool {
         IpAddr::V4(address) => restricted_v4(address),
         IpAddr::V6(address) => restricted_v6(address),
     }
+}
+
+/// The IPv4 address that an IPv6 address stands for: mapped, NAT64 (RFC 6052) or 6to4 (RFC 3056).
+#[must_use]
+pub fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let (high, low) = match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => (high, low),
+        [0x2002, high, low, ..] => (high, low),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
 }
 
 /// Encodes pairs as `application/x-www-form-urlencoded`, keys sorted.

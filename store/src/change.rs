@@ -73,11 +73,13 @@ impl WriteTx<'_> {
         .bind(zone.as_str())
         .fetch_one(&mut *self.connection())
         .await?;
-        if *change == Change::Policy {
-            sqlx::query("UPDATE zones SET policy_epoch = authority_epoch WHERE id = $1")
-                .bind(zone.as_str())
-                .execute(&mut *self.connection())
-                .await?;
+        let mark = match change {
+            Change::Policy => Some("UPDATE zones SET policy_epoch = authority_epoch WHERE id = $1"),
+            Change::Keys => Some("UPDATE zones SET keys_epoch = authority_epoch WHERE id = $1"),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            sqlx::query(mark).bind(zone.as_str()).execute(&mut *self.connection()).await?;
         }
         let json = serde_json::to_string(change).map_err(|error| StoreError::corrupt(error.to_string()))?;
         sqlx::query(

@@ -61,6 +61,7 @@ pub struct Store {
     writer: Writer,
     changes: watch::Receiver<u64>,
     audit: watch::Receiver<u64>,
+    decisions: watch::Receiver<u64>,
 }
 
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -68,6 +69,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "approvals", include_str!("../migrations/0002_approvals.sql")),
     (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
     (4, "administration", include_str!("../migrations/0004_administration.sql")),
+    (9, "keys and lapsed approvals", include_str!("../migrations/0009_keys_and_lapsed_approvals.sql")),
 ];
 
 impl Store {
@@ -93,8 +95,9 @@ impl Store {
             .await?;
         let (changes_tx, changes) = watch::channel(u64::try_from(generation).unwrap_or(0));
         let (audit_tx, audit) = watch::channel(0);
-        let writer = Writer::start(connection, options, changes_tx, audit_tx);
-        Ok(Self { pool, writer, changes, audit })
+        let (decisions_tx, decisions) = watch::channel(0);
+        let writer = Writer::start(connection, options, changes_tx, audit_tx, decisions_tx);
+        Ok(Self { pool, writer, changes, audit, decisions })
     }
 
     /// A connection to read with.
@@ -129,6 +132,12 @@ impl Store {
     #[must_use]
     pub fn audit_written(&self) -> watch::Receiver<u64> {
         self.audit.clone()
+    }
+
+    /// Tells when approvals were decided, used up or lapsed.
+    #[must_use]
+    pub fn decisions(&self) -> watch::Receiver<u64> {
+        self.decisions.clone()
     }
 
     /// Does the database answer?

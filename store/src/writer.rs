@@ -25,6 +25,7 @@ pub struct WriteTx<'a> {
     now: i64,
     generation: Option<u64>,
     audited: bool,
+    decided: bool,
 }
 
 impl WriteTx<'_> {
@@ -46,6 +47,11 @@ impl WriteTx<'_> {
     pub(crate) fn announce_audit(&mut self) {
         self.audited = true;
     }
+
+    /// An approval was decided, used up or lapsed: whoever waits for one is woken after the commit.
+    pub fn announce_decision(&mut self) {
+        self.decided = true;
+    }
 }
 
 /// What a piece of work asks to be told to others after the commit.
@@ -53,6 +59,7 @@ impl WriteTx<'_> {
 struct Announcement {
     generation: Option<u64>,
     audited: bool,
+    decided: bool,
 }
 
 /// The work refused; it was told so to its caller after its savepoint was rolled back.
@@ -129,9 +136,10 @@ impl Writer {
         options: AnyConnectOptions,
         changes: watch::Sender<u64>,
         audit: watch::Sender<u64>,
+        decisions: watch::Sender<u64>,
     ) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let task = Task { connection: Some(connection), options, changes, audit };
+        let task = Task { connection: Some(connection), options, changes, audit, decisions };
         tokio::spawn(task.run(receiver));
         Self { queue }
     }
@@ -163,6 +171,7 @@ struct Task {
     options: AnyConnectOptions,
     changes: watch::Sender<u64>,
     audit: watch::Sender<u64>,
+    decisions: watch::Sender<u64>,
 }
 
 impl Task {
@@ -231,13 +240,15 @@ impl Task {
         connection.execute(begin).await?;
         for job in jobs {
             connection.execute("SAVEPOINT piece").await?;
-            let mut tx = WriteTx { connection, now: clock::now(), generation: None, audited: false };
+            let mut tx =
+                WriteTx { connection, now: clock::now(), generation: None, audited: false, decided: false };
             match job.run(&mut tx).await {
                 Ok(settle) => {
-                    let WriteTx { generation, audited, .. } = tx;
+                    let WriteTx { generation, audited, decided, .. } = tx;
                     connection.execute("RELEASE SAVEPOINT piece").await?;
                     announcement.generation = generation.or(announcement.generation);
                     announcement.audited |= audited;
+                    announcement.decided |= decided;
                     settles.push(settle);
                 }
                 Err(failed) => {
@@ -257,6 +268,9 @@ impl Task {
         }
         if announcement.audited {
             self.audit.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        if announcement.decided {
+            self.decisions.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 }

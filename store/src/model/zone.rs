@@ -13,6 +13,8 @@ pub struct Epochs {
     pub authority: AuthorityEpoch,
     /// At which of them policy changed last.
     pub policy: PolicyEpoch,
+    /// At which of them the signing keys changed last.
+    pub keys: AuthorityEpoch,
     /// The delegation graph's epoch.
     pub graph: u64,
 }
@@ -30,7 +32,7 @@ impl Zone {
     /// The zone with this id, unless it is archived.
     pub async fn find(connection: &mut AnyConnection, id: &ZoneId) -> Result<Option<Self>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, authority_epoch, policy_epoch, graph_epoch FROM zones WHERE id = $1 AND archived_at IS NULL",
+            "SELECT id, authority_epoch, policy_epoch, keys_epoch, graph_epoch FROM zones WHERE id = $1 AND archived_at IS NULL",
         )
         .bind(id.as_str())
         .fetch_optional(connection)
@@ -41,7 +43,7 @@ impl Zone {
     /// Every zone that is not archived.
     pub async fn all(connection: &mut AnyConnection) -> Result<Vec<Self>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, authority_epoch, policy_epoch, graph_epoch FROM zones WHERE archived_at IS NULL ORDER BY id",
+            "SELECT id, authority_epoch, policy_epoch, keys_epoch, graph_epoch FROM zones WHERE archived_at IS NULL ORDER BY id",
         )
         .fetch_all(connection)
         .await?;
@@ -58,6 +60,7 @@ impl Zone {
             epochs: Epochs {
                 authority: AuthorityEpoch(number("authority_epoch")?),
                 policy: PolicyEpoch(number("policy_epoch")?),
+                keys: AuthorityEpoch(number("keys_epoch")?),
                 graph: number("graph_epoch")?,
             },
         })

@@ -1,6 +1,8 @@
 //! The command line.
 
+use crate::coordinator::CoordinatorOptions;
 use crate::error::Error;
+use crate::session_limits::SessionLimits;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -108,10 +110,14 @@ pub(crate) struct UpOptions {
     #[arg(long, env = "STS_MINT_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) mint_limit: i64,
+    #[command(flatten)]
+    pub(crate) sessions: SessionLimits,
     /// Walk through one governed request and its revocation, step by step.
     #[arg(long)]
     pub(crate) tour: bool,
     /// Stop after the tour; the exit status tells whether every step did what it should.
     #[arg(long, requires = "tour")]
     pub(crate) exit_after_tour: bool,
+    #[command(flatten)]
+    pub(crate) coordinator: CoordinatorOptions,
 }

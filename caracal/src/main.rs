@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod coordinator;
 mod data;
 mod envoy;
 mod error;
 mod output;
 mod runtime;
 mod services;
+mod session_limits;
 mod status;
 mod tour;
 mod up;

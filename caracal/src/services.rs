@@ -146,7 +146,7 @@ impl Routers {
             keys: keys.clone(),
             issuer,
             operator_token: Some(secrets.coordinator_token.clone()),
-            limits: caracal_coordinator::Limits::default(),
+            limits: options.sessions.limits(),
         };
         let admin = caracal_admin::Config {
             store: store.clone(),

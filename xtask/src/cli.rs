@@ -26,6 +26,13 @@ pub(crate) struct Arguments {
 /// One command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
+    /// Measure the released binary, and hold what is found against the goals
+    #[command(
+        disable_help_flag = true,
+        after_help = "Examples:\n  cargo xtask bench mint\n  cargo xtask bench mint --seconds 20 --json\n\n\
+                      Options are passed on to the benchmark; `cargo xtask bench mint --help` lists them."
+    )]
+    Bench(BenchOptions),
     /// Check formatting, lints, licences and sources, then run every test
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
@@ -46,6 +53,14 @@ pub(crate) enum Task {
                       Options that are not listed above are passed on to `caracal up`."
     )]
     Up(UpOptions),
+}
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    /// Which benchmark, and its options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "NAME")]
+    pub(crate) passed_on: Vec<OsString>,
 }
 
 /// Options of `cargo xtask filter`.

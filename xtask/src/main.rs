@@ -4,6 +4,7 @@
 //! builds the parts in the right order, and runs the checks. What it fetches lies in a cache folder outside the tree
 //! (see [`cache`]), so that a second run, or a second clone, starts at once.
 
+mod bench;
 mod cache;
 mod check;
 mod cli;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Error> {
     let workspace = Workspace::locate()?;
     match arguments.task {
+        Task::Bench(options) => bench::run(&workspace, &options),
         Task::Up(options) => up::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),
         Task::Ci => check::run(&workspace),

@@ -15,6 +15,7 @@ const TAIL_LINES: usize = 60;
 /// A step of a command. Its place in the command's plan is its number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
+    BuildBench,
     BuildBinary,
     BuildFilter,
     BuildTrapFilter,
@@ -39,6 +40,7 @@ pub(crate) enum Step {
 impl Step {
     fn title(self) -> &'static str {
         match self {
+            Self::BuildBench => "building the benchmarks",
             Self::BuildBinary => "building caracal",
             Self::BuildFilter => "building the filter for wasm",
             Self::BuildTrapFilter => "building the filter that traps on request",
@@ -63,6 +65,7 @@ impl Step {
 
     fn log_name(self) -> &'static str {
         match self {
+            Self::BuildBench => "build-bench",
             Self::BuildBinary => "build-binary",
             Self::BuildFilter => "build-filter",
             Self::BuildTrapFilter => "build-trap-filter",
@@ -92,6 +95,7 @@ pub(crate) struct Progress {
     plan: Vec<Step>,
     logs: PathBuf,
     started: Instant,
+    quiet: bool,
 }
 
 /// What a step made, and a note for the end of its line (may be empty).
@@ -108,7 +112,12 @@ impl<T> Done<T> {
 
 impl Progress {
     pub(crate) fn new(workspace: &Workspace, plan: Vec<Step>) -> Self {
-        Self { plan, logs: workspace.target().join("xtask-logs"), started: Instant::now() }
+        Self::quiet_if(false, workspace, plan)
+    }
+
+    /// As [`Progress::new`]; a quiet one prints nothing but failures.
+    pub(crate) fn quiet_if(quiet: bool, workspace: &Workspace, plan: Vec<Step>) -> Self {
+        Self { plan, logs: workspace.target().join("xtask-logs"), started: Instant::now(), quiet }
     }
 
     /// Runs one step of the plan and prints its line.
@@ -125,11 +134,11 @@ impl Progress {
         match work(&mut log) {
             Ok(done) => {
                 let note = if done.note.is_empty() { String::new() } else { format!(" ({})", done.note) };
-                say(&format!("{}{note}\n", Elapsed(started.elapsed())));
+                self.say(&format!("{}{note}\n", Elapsed(started.elapsed())));
                 Ok(done.value)
             }
             Err(cause) => {
-                say(&format!("{} after {}\n", paint(RED, "failed"), Elapsed(started.elapsed())));
+                self.say(&format!("{} after {}\n", paint(RED, "failed"), Elapsed(started.elapsed())));
                 Err(Error::Step { title, log: log.path().to_owned(), cause: Box::new(cause) })
             }
         }
@@ -146,9 +155,15 @@ impl Progress {
         Elapsed(self.started.elapsed())
     }
 
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            say(text);
+        }
+    }
+
     fn begin(&self, step: Step) {
         let number = self.plan.iter().position(|planned| *planned == step).map_or(0, |index| index + 1);
-        say(&format!("{} {} … ", paint(BOLD, &format!("[{number}/{}]", self.plan.len())), step.title()));
+        self.say(&format!("{} {} … ", paint(BOLD, &format!("[{number}/{}]", self.plan.len())), step.title()));
     }
 }
 

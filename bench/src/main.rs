@@ -1,0 +1,97 @@
+//! Measures the real, released binary, and holds what it finds against the goals.
+//!
+//! Every kind of request that is measured is first shown to grant what it must and to refuse what it must. Run it with
+//! `cargo xtask bench <name>`, which builds what it needs.
+#![forbid(unsafe_code)]
+
+mod error;
+mod figures;
+mod load;
+mod machine;
+mod mint;
+mod policy;
+mod stack;
+mod world;
+
+use clap::{Args, Parser, Subcommand};
+use error::Error;
+use figures::Figures;
+use stack::Binaries;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Measures the real binary.
+#[derive(Debug, Parser)]
+#[command(name = "caracal-bench", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The token exchange: mints, gateway exchanges, policy, memory.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench mint\n  cargo xtask bench mint --seconds 20 --json"
+    )]
+    Mint(Options),
+}
+
+/// What every benchmark takes.
+#[derive(Debug, Clone, Args)]
+struct Options {
+    #[command(flatten)]
+    binaries: Binaries,
+    /// How long each rate is measured, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// Print JSON instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// The JSON file [default: target/bench/<name>.json].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+impl Options {
+    fn measured(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Cli::parse().benchmark).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(benchmark: Benchmark) -> Result<(), Error> {
+    match benchmark {
+        Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
+    }
+}
+
+fn publish(name: &str, options: &Options, figures: Figures) -> Result<(), Error> {
+    let path = options.out.clone().unwrap_or_else(|| PathBuf::from(format!("target/bench/{name}.json")));
+    figures.publish(&path, options.json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::coordinator::CoordinatorOptions;
+use crate::egress::EgressFlags;
 use crate::error::Error;
-use crate::session_limits::SessionLimits;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Run every service and Envoy in the foreground until Ctrl-C.
     #[command(after_help = "Examples:\n  caracal up --envoy /usr/bin/envoy --filter caracal_filter.wasm\n  \
                             caracal up --tour --exit-after-tour --data /tmp/try")]
-    Up(UpOptions),
+    Up(Box<UpOptions>),
     /// Stop the Caracal that runs on a data folder.
     #[command(after_help = "Example:\n  caracal down --data /tmp/try")]
     Down {
@@ -111,7 +111,7 @@ pub(crate) struct UpOptions {
           value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) mint_limit: i64,
     #[command(flatten)]
-    pub(crate) sessions: SessionLimits,
+    pub(crate) egress: EgressFlags,
     /// Walk through one governed request and its revocation, step by step.
     #[arg(long)]
     pub(crate) tour: bool,

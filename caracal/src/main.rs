@@ -4,12 +4,12 @@
 mod cli;
 mod coordinator;
 mod data;
+mod egress;
 mod envoy;
 mod error;
 mod output;
 mod runtime;
 mod services;
-mod session_limits;
 mod status;
 mod tour;
 mod up;
@@ -41,7 +41,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Status { data, json } => block_on(status::status(&data.folder()?, json))?,
         Command::Up(options) => {
             caracal_store::telemetry::start()?;
-            block_on(up::up(options))?
+            block_on(up::up(*options))?
         }
     }
 }

@@ -132,6 +132,7 @@ impl Routers {
         let gateway_key = GatewayKey::from_hex(&secrets.gateway_sts_hmac_key)
             .map_err(|error| Error::Setting { name: "gatewayStsHmacKey", why: error.to_string() })?;
         let keys = ZoneKeys::new(store.clone(), vault.clone());
+        let egress = options.egress.open()?;
         let sts = Sts::new(caracal_sts::Config {
             store: store.clone(),
             keys: keys.clone(),
@@ -140,13 +141,14 @@ impl Routers {
             gateway_key: gateway_key.clone(),
             mint_limit_per_minute: options.mint_limit,
             control_audience: CONTROL_AUDIENCE.to_owned(),
+            egress,
         });
         let jobs = caracal_coordinator::Config {
             store: store.clone(),
             keys: keys.clone(),
             issuer,
             operator_token: Some(secrets.coordinator_token.clone()),
-            limits: options.sessions.limits(),
+            limits: options.coordinator.limits()?,
         };
         let admin = caracal_admin::Config {
             store: store.clone(),

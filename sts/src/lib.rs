@@ -19,6 +19,7 @@ use axum::Router;
 use bundles::Bundles;
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_store::Store;
+use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Config {
     pub mint_limit_per_minute: i64,
     /// The resource identifier that stands for the control plane; it cannot be minted by ordinary exchange.
     pub control_audience: String,
+    /// How identity providers and credential providers are called.
+    pub egress: Egress,
 }
 
 /// The service. Cheap to clone.
@@ -89,6 +92,10 @@ impl Sts {
 
     fn control_audience(&self) -> &str {
         &self.0.config.control_audience
+    }
+
+    fn egress(&self) -> &Egress {
+        &self.0.config.egress
     }
 
     fn bundles(&self) -> &Bundles {

@@ -1,12 +1,11 @@
 //! What an operator says about requests that leave the installation.
 
-use crate::config::{self, ConfigError};
+use crate::config::ConfigError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const PRIVATE_HOSTS: &str = "CARACAL_PRIVATE_EGRESS_HOSTS";
 const LOOPBACK_HOSTS: &str = "CARACAL_DEV_LOOPBACK_EGRESS_HOSTS";
-const EXTRA_CA_FILE: &str = "CARACAL_TLS_EXTRA_CA_FILE";
 
 /// What may be called beyond the public internet, and who is trusted there. The default allows nothing more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,20 +22,24 @@ pub struct EgressOptions {
 }
 
 impl EgressOptions {
-    /// The options from the environment.
-    pub fn from_env() -> Result<Self, ConfigError> {
+    /// The options as an operator gives them. An entry that is no host stops the start: a typing error must not look
+    /// like a host that is never called.
+    pub fn new(
+        private_hosts: &[String],
+        loopback_hosts: &[String],
+        extra_ca_file: Option<PathBuf>,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
-            private_hosts: hosts(PRIVATE_HOSTS, config::optional(PRIVATE_HOSTS)?.as_deref())?,
-            loopback_hosts: hosts(LOOPBACK_HOSTS, config::optional(LOOPBACK_HOSTS)?.as_deref())?,
-            extra_ca_file: std::env::var_os(EXTRA_CA_FILE).filter(|path| !path.is_empty()).map(PathBuf::from),
+            private_hosts: hosts(PRIVATE_HOSTS, private_hosts)?,
+            loopback_hosts: hosts(LOOPBACK_HOSTS, loopback_hosts)?,
+            extra_ca_file,
         })
     }
 }
 
-/// A list of host names or address literals, in lower case. An entry that is no host stops the start: a typing error
-/// must not look like a host that is never called.
-fn hosts(setting: &str, list: Option<&str>) -> Result<BTreeSet<String>, ConfigError> {
-    let entries = list.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+/// Host names or address literals, in lower case.
+fn hosts(setting: &str, list: &[String]) -> Result<BTreeSet<String>, ConfigError> {
+    let entries = list.iter().map(|entry| entry.trim()).filter(|entry| !entry.is_empty());
     entries
         .map(|entry| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
@@ -54,11 +57,17 @@ mod tests {
 
     #[test]
     fn sts_26_3_private_hosts_are_a_list_in_lower_case() {
-        let set = |list: &str| hosts(PRIVATE_HOSTS, Some(list)).unwrap().into_iter().collect::<Vec<_>>();
-        assert_eq!(set(" IdP.Corp.example , 10.0.0.7,,::1 "), ["10.0.0.7", "::1", "idp.corp.example"]);
-        assert!(hosts(PRIVATE_HOSTS, None).unwrap().is_empty());
+        let private = |list: &str| {
+            let list: Vec<String> = list.split(',').map(str::to_owned).collect();
+            EgressOptions::new(&list, &[], None).map(|options| Vec::from_iter(options.private_hosts))
+        };
+        assert_eq!(
+            private(" IdP.Corp.example , 10.0.0.7,,::1 ").unwrap(),
+            ["10.0.0.7", "::1", "idp.corp.example"]
+        );
+        assert!(private("").unwrap().is_empty());
         for wrong in ["https://idp", "idp/path", "*.corp", "a b"] {
-            let error = hosts(PRIVATE_HOSTS, Some(wrong)).unwrap_err().to_string();
+            let error = private(wrong).unwrap_err().to_string();
             assert!(error.starts_with("CARACAL_PRIVATE_EGRESS_HOSTS names"), "{error}");
         }
     }

@@ -12,6 +12,7 @@ use caracal_mandate::anchor::Anchor;
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use caracal_store::change::Change;
+use caracal_store::egress::{Egress, EgressOptions};
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError};
@@ -54,6 +55,7 @@ fn service(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute:
         gateway_key: GatewayKey::from_hex(GATEWAY_KEY).unwrap(),
         mint_limit_per_minute,
         control_audience: "caracal-control".to_owned(),
+        egress: Egress::new(EgressOptions::default()).unwrap(),
     };
     Sts::new(config).router()
 }

@@ -84,6 +84,17 @@ impl Vault {
         opened().ok_or(StoreError::Seal("opened"))
     }
 
+    /// Seals anew what the previous key sealed. `None` where the current key sealed it already.
+    pub fn reseal(&self, envelope: &str, aad: &str) -> Result<Option<String>, StoreError> {
+        let named = STANDARD_NO_PAD.decode(envelope).ok();
+        let named = named.as_deref().and_then(|bytes| bytes.get(MAGIC.len()..MAGIC.len() + 8));
+        if named == Some(&key_id(&self.current)[..]) {
+            return Ok(None);
+        }
+        let plain = self.open(envelope, aad)?;
+        self.seal(&plain, aad).map(Some)
+    }
+
     /// The keyed hash of a server-generated secret, in hex. The same secret always has the same hash, so it can be
     /// looked up by it.
     #[must_use]
@@ -154,6 +165,10 @@ mod tests {
         assert!(Vault::new(OTHER, None, b"h").unwrap().open(&envelope, "zones/z/x").is_err());
         let rotated = Vault::new(OTHER, Some(CURRENT), b"h").unwrap();
         assert_eq!(rotated.open(&envelope, "zones/z/x").unwrap(), b"secret");
+        let anew = rotated.reseal(&envelope, "zones/z/x").unwrap().unwrap();
+        assert_eq!(Vault::new(OTHER, None, b"h").unwrap().open(&anew, "zones/z/x").unwrap(), b"secret");
+        assert_eq!(rotated.reseal(&anew, "zones/z/x").unwrap(), None, "it is under the current key already");
+        assert!(rotated.reseal(&envelope, "zones/z/y").is_err());
         for length in [0, 4, 40, envelope.len() - 1] {
             assert!(vault.open(envelope.get(..length).unwrap(), "zones/z/x").is_err());
         }

@@ -161,14 +161,14 @@ async fn contract_sts_20_keys_are_made_once_rotate_and_survive() {
     );
     let wrong = verify(keys.clone(), token.clone(), MandateUse::Gateway).await;
     assert!(matches!(wrong, Err(MandateError::Use)));
-    let rotated = keys.rotate(&zone()).await.unwrap();
+    let rotated = keys.rotate(&zone(), "r1").await.unwrap().unwrap();
     let set = keys.verification_keys(&zone()).await.unwrap();
     assert_eq!((set.len(), &set[0].kid), (2, &rotated));
     assert!(
         verify(keys.clone(), token.clone(), MandateUse::Session).await.is_ok(),
         "the older key has a grace"
     );
-    keys.rotate(&zone()).await.unwrap();
+    keys.rotate(&zone(), "r2").await.unwrap().unwrap();
     assert!(matches!(verify(keys.clone(), token, MandateUse::Session).await, Err(MandateError::Signature)));
     let token = keys.sign(&claims).await.unwrap();
     store.close().await;

@@ -99,6 +99,13 @@ impl Denial {
 impl From<StoreError> for Denial {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed during an exchange");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable", "state is not available")
+        match error {
+            // Trying again does not help.
+            StoreError::Seal(_) => {
+                let text = "a key of this installation cannot be used";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", text)
+            }
+            _ => Self::new(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable", "state is not available"),
+        }
     }
 }

@@ -19,6 +19,7 @@ use caracal_mandate::feed::FEED_PATH;
 use caracal_mandate::header::accepted_request_id;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_mandate::jwks::JwkSet;
+use caracal_store::StoreError;
 use caracal_store::http::{BodyError, REQUEST_ID, Refusal, read_body};
 use caracal_store::internal::{authenticate, claims_to_be_gateway};
 use std::collections::HashMap;
@@ -102,6 +103,11 @@ async fn jwks(State(sts): State<Sts>, RawQuery(query): RawQuery) -> Response {
     let keys = match sts.keys().verification_keys(&zone).await {
         Ok(keys) if keys.is_empty() => return unknown().into_response(),
         Ok(keys) => keys,
+        Err(StoreError::Seal(_)) => {
+            return Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+                .because("no key of this zone can be opened")
+                .into_response();
+        }
         Err(error) => return Refusal::unavailable(&error).into_response(),
     };
     let headers = [

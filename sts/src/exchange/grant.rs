@@ -9,6 +9,7 @@ use crate::refusal::Denial;
 use crate::upstream::{Directive, directive};
 use axum::http::StatusCode;
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
+use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::{AuthorityRecordId, MandateId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, NewAuthorityRecord, RecordStatus};
@@ -25,6 +26,8 @@ const BUDGET_WINDOW: i64 = 60_000;
 pub(super) struct Minted {
     pub(super) claims: Claims,
     pub(super) upstreams: BTreeMap<String, Directive>,
+    /// The epoch of the zone's keys at the grant.
+    pub(super) keys: AuthorityEpoch,
 }
 
 /// How a judgement that allows ended.
@@ -101,7 +104,7 @@ impl Sts {
         for event in &judgement.events {
             tx.audit(&opened(event)).await?;
         }
-        Ok(Granted::Minted(Box::new(Minted { claims, upstreams })))
+        Ok(Granted::Minted(Box::new(Minted { claims, upstreams, keys: judgement.epochs.keys })))
     }
 
     /// Takes one from the budget of every granted resource (contract sts §12.5). An exhausted budget is 429.

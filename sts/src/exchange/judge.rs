@@ -97,7 +97,7 @@ impl Sts {
         }
         let zone = zone.ok_or_else(Denial::unauthenticated)?;
         check_ttl(request)?;
-        let subject = self.subject(connection, request, presented, &application, now).await;
+        let subject = self.subject(connection, request, presented, &application, &zone, now).await;
         let subject =
             subject.map_err(|denial| describe(denial, request, &application, "subject_rejected", now))?;
         if request.resources.is_empty() {

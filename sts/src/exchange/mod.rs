@@ -67,6 +67,7 @@ impl Sts {
             let mut connection = self.store().read().await?;
             self.judge(&mut connection, request, &presented, View::Committed).await?
         };
+        self.keys().prepare(&judgement.application.zone_id, judgement.epochs.keys).await?;
         let (sts, request) = (self.clone(), request.clone());
         self.store()
             .write(move |tx| Box::pin(async move { sts.grant_in(tx, &request, &presented, judgement).await }))
@@ -125,7 +126,7 @@ impl Sts {
     }
 
     async fn answer(&self, minted: Minted) -> Result<TokenResponse, Denial> {
-        let access_token = self.keys().sign(&minted.claims).await?;
+        let access_token = self.keys().sign_as_of(&minted.claims, minted.keys).await?;
         Ok(TokenResponse {
             access_token,
             token_type: "Bearer",

@@ -4,9 +4,10 @@ use super::request::{ExchangeRequest, SubjectToken};
 use crate::Sts;
 use crate::refusal::Denial;
 use caracal_mandate::claims::{Claims, MandateUse};
+use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::ZoneId;
-use caracal_store::keys::MandateError;
-use caracal_store::model::{Application, AuthorityRecord};
+use caracal_store::keys::{Expected, MandateError};
+use caracal_store::model::{Application, AuthorityRecord, Zone};
 use sqlx::AnyConnection;
 
 /// A subject token that was accepted.
@@ -18,32 +19,58 @@ pub(super) struct Subject {
     pub(super) record: AuthorityRecord,
 }
 
-/// The claims of the subject token, or why it is none; `None` where none is presented.
-pub(super) type Presented = Option<Result<Claims, Denial>>;
+/// A subject token whose signature and claims were checked.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    /// Its claims, or why it is none.
+    verified: Result<Claims, Denial>,
+    /// The epoch of the zone's keys that it was checked with.
+    keys: AuthorityEpoch,
+}
+
+/// The subject token; `None` where none is presented.
+pub(super) type Presented = Option<Checked>;
 
 impl Sts {
-    /// Checks the signature and the claims of the subject token. Nothing here depends on live state, so it is done once
-    /// and before a connection is held: the keys may have to be read over another one.
+    /// Checks the signature and the claims of the subject token. Of live state, only the keys matter here, and they have
+    /// an epoch: so it is done once, and before a connection is held.
     pub(super) async fn present(&self, request: &ExchangeRequest) -> Presented {
+        let refused = |denial: Denial| Checked { verified: Err(denial), keys: AuthorityEpoch(u64::MAX) };
         let token = match request.subject_token.as_ref()? {
             SubjectToken::Mandate(token) => token,
             SubjectToken::External => {
-                return Some(Err(Denial::subject("the token's issuer is not trusted")));
+                return Some(refused(Denial::subject("the token's issuer is not trusted")));
             }
         };
         let zone = request.zone_id.as_deref().and_then(|zone| ZoneId::new(zone).ok());
-        let Some(zone) = zone else { return Some(Err(Denial::unauthenticated())) };
+        let Some(zone) = zone else { return Some(refused(Denial::unauthenticated())) };
+        let checked = self.keys().verify_at_hand(token, self.expected(request, &zone)).await;
+        Some(match checked {
+            Ok((keys, verified)) => Checked { verified: verified.map_err(refusal), keys },
+            Err(error) => refused(error.into()),
+        })
+    }
+
+    fn expected<'a>(&'a self, request: &ExchangeRequest, zone: &'a ZoneId) -> Expected<'a> {
         let usage = if request.gateway.is_some() { MandateUse::Gateway } else { MandateUse::Session };
-        let mut verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
-        if matches!(verified, Err(MandateError::Signature)) && request.gateway.is_some() {
-            // Another process may have made the key since the keys were read.
-            self.keys().forget(&zone);
-            verified = self.keys().verify(&zone, token, self.issuer(), usage).await;
+        Expected { zone, issuer: self.issuer(), usage }
+    }
+
+    /// The claims, checked with the keys of the zone as it was read: with no older ones.
+    async fn claims_of(
+        &self,
+        connection: &mut AnyConnection,
+        request: &ExchangeRequest,
+        checked: &Checked,
+        zone: &Zone,
+    ) -> Result<Claims, Denial> {
+        match &request.subject_token {
+            Some(SubjectToken::Mandate(token)) if checked.keys < zone.epochs.keys => {
+                let expected = self.expected(request, &zone.id);
+                self.keys().verify_in(connection, token, expected).await.map_err(refusal)
+            }
+            _ => checked.verified.clone(),
         }
-        Some(verified.map_err(|error| match error {
-            MandateError::Store(error) => error.into(),
-            other => Denial::subject(other.to_string()),
-        }))
     }
 
     /// The subject of the request, if it presents one, with its record as it stands now.
@@ -53,10 +80,11 @@ impl Sts {
         request: &ExchangeRequest,
         presented: &Presented,
         application: &Application,
+        zone: &Zone,
         now: i64,
     ) -> Result<Option<Subject>, Denial> {
-        let Some(verified) = presented else { return Ok(None) };
-        let claims = verified.clone()?;
+        let Some(checked) = presented else { return Ok(None) };
+        let claims = self.claims_of(connection, request, checked, zone).await?;
         if request.session_id.as_deref().is_some_and(|id| id != claims.sid.as_str()) {
             return Err(Denial::forbidden("session_id is not the subject token's"));
         }
@@ -79,5 +107,12 @@ impl Sts {
             }
         }
         Ok(Some(Subject { claims, record }))
+    }
+}
+
+fn refusal(error: MandateError) -> Denial {
+    match error {
+        MandateError::Store(error) => error.into(),
+        other => Denial::subject(other.to_string()),
     }
 }

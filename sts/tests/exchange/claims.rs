@@ -167,7 +167,7 @@ async fn contract_sts_20_key_set() {
     }
     assert_eq!((keys[0]["x"].as_str().unwrap().len(), keys[0]["y"].as_str().unwrap().len()), (43, 43));
     for _ in 0..2 {
-        world.keys.rotate(&crate::support::zone()).await.unwrap();
+        world.keys.rotate(&crate::support::zone(), "rotation").await.unwrap().unwrap();
     }
     let answer = world.send(get("?zone_id=z1")).await;
     assert_eq!(answer.body["keys"].as_array().unwrap().len(), 2, "never more than two");

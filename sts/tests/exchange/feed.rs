@@ -99,7 +99,7 @@ async fn a_delta_tells_what_changed_and_no_more() {
 
     let middle = world.poll(&format!("gateway=g1&since={}", start + 2)).await;
     assert_eq!((middle.previous.0, middle.generation.0), (start + 2, start + 5));
-    world.keys.rotate(&crate::support::zone()).await.unwrap();
+    world.keys.rotate(&crate::support::zone(), "rotation").await.unwrap().unwrap();
     let keys = world.poll(&format!("gateway=g1&since={}", start + 5)).await;
     assert_eq!(keys.zones[0].keys.as_ref().unwrap().len(), 2);
 
@@ -175,7 +175,7 @@ async fn thirty_gateways_wake_at_once() {
     let polls: Vec<_> = (0..30)
         .map(|number| world.spawn(GatewayCall::poll(&format!("gateway=g{number}&since={start}&wait=30"))))
         .collect();
-    world.keys.rotate(&crate::support::zone()).await.unwrap();
+    world.keys.rotate(&crate::support::zone(), "rotation").await.unwrap().unwrap();
     for poll in polls {
         let answer = poll.await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);

@@ -118,7 +118,7 @@ async fn contract_sts_20_a_key_that_another_process_made_verifies_at_once() {
     let other = world.opened_again().await;
     let first = world.mandate().await;
     world.present(&first).await.granted();
-    other.keys.rotate(&crate::support::zone()).await.unwrap();
+    other.keys.rotate(&crate::support::zone(), "rotation").await.unwrap().unwrap();
     let second = other.mandate().await;
     assert_ne!(header_of(&first)["kid"], header_of(&second)["kid"]);
     world.present(&second).await.granted();
@@ -130,7 +130,7 @@ async fn contract_sts_20_a_key_in_grace_verifies_and_one_after_it_does_not() {
     let world = World::new().await;
     let first = world.mandate().await;
     let kept = world.mandate().await;
-    world.keys.rotate(&crate::support::zone()).await.unwrap();
+    world.keys.rotate(&crate::support::zone(), "rotation").await.unwrap().unwrap();
     world.present(&first).await.granted();
     // A day later.
     world.sql("UPDATE signing_keys SET created_at = created_at - 86400001").await;

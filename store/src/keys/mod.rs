@@ -1,0 +1,250 @@
+//! Zone signing keys: made on first use, sealed at rest, newest first (contract sts §20), and the mandates that they
+//! sign and verify.
+//!
+//! Keys are kept in memory, and no use of them trusts that: every use compares the epoch at which the zone's keys changed
+//! last with the one that the kept keys are of. So a rotation counts at once, whichever process made it.
+
+mod pair;
+mod stored;
+
+pub use pair::NativeVerifier;
+
+use crate::secrets::Vault;
+use crate::{Store, StoreError};
+use caracal_mandate::claims::{Claims, MandateUse};
+use caracal_mandate::epoch::AuthorityEpoch;
+use caracal_mandate::es256::Es256Verifier as _;
+use caracal_mandate::id::{KeyId, ZoneId};
+use caracal_mandate::jwks::Jwk;
+use caracal_mandate::jws::{self, CompactJws};
+use sqlx::AnyConnection;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use stored::{KeySet, NewKey};
+
+/// How far clocks may differ, in seconds (contract sts §10.1).
+const LEEWAY_SECONDS: i64 = 60;
+
+/// Why a presented mandate is not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MandateError {
+    /// `aud` lacks the issuer.
+    #[error("the mandate's audience is another")]
+    Audience,
+    /// `exp` has passed.
+    #[error("the mandate has expired")]
+    Expired,
+    /// `iss` is another.
+    #[error("the mandate's issuer is another")]
+    Issuer,
+    /// `iat` lies in the future.
+    #[error("the mandate was issued in the future")]
+    IssuedInFuture,
+    /// It is no mandate at all.
+    #[error("the token is malformed")]
+    Malformed,
+    /// The signature, or the key that it names, is not good.
+    #[error("the mandate's signature is not valid")]
+    Signature,
+    /// The keys could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `use` is another class.
+    #[error("the mandate is of another class")]
+    Use,
+    /// `zone_id` is another zone.
+    #[error("the mandate belongs to another zone")]
+    Zone,
+}
+
+/// What a mandate has to be, besides signed by its zone.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The zone.
+    pub zone: &'a ZoneId,
+    /// The issuer, which is the audience too.
+    pub issuer: &'a str,
+    /// The class.
+    pub usage: MandateUse,
+}
+
+/// The signing keys of all zones. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ZoneKeys {
+    store: Store,
+    vault: Vault,
+    kept: Arc<RwLock<HashMap<ZoneId, Arc<KeySet>>>>,
+}
+
+impl ZoneKeys {
+    /// Keys from this store, sealed by this vault.
+    #[must_use]
+    pub fn new(store: Store, vault: Vault) -> Self {
+        Self { store, vault, kept: Arc::default() }
+    }
+
+    /// Signs the claims with the zone's newest key, which is made where there is none yet.
+    pub async fn sign(&self, claims: &Claims) -> Result<String, StoreError> {
+        let mut set = self.current(&claims.zone_id).await?;
+        if !set.exists {
+            self.create_first(&claims.zone_id).await?;
+            set = self.current(&claims.zone_id).await?;
+        }
+        sign_with(&set, claims)
+    }
+
+    /// Like [`Self::sign`], for a caller who read the zone's row in the transaction that grants what is signed: `epoch`
+    /// is the row's epoch of keys.
+    pub async fn sign_as_of(&self, claims: &Claims, epoch: AuthorityEpoch) -> Result<String, StoreError> {
+        match self.kept(&claims.zone_id).filter(|set| set.epoch >= epoch && set.exists) {
+            Some(set) => sign_with(&set, claims),
+            None => self.sign(claims).await,
+        }
+    }
+
+    /// Makes sure that a mandate of this zone can be signed, before anything is granted that could not be.
+    pub async fn prepare(&self, zone: &ZoneId, epoch: AuthorityEpoch) -> Result<(), StoreError> {
+        let mut set = match self.kept(zone).filter(|set| set.epoch >= epoch) {
+            Some(set) => set,
+            None => self.current(zone).await?,
+        };
+        if !set.exists {
+            self.create_first(zone).await?;
+            set = self.current(zone).await?;
+        }
+        set.signing.as_ref().map(|_| ()).ok_or(StoreError::Seal("opened"))
+    }
+
+    /// Checks signature, zone, class, issuer, audience and times of a mandate that is addressed to the issuer
+    /// (contract sts §10.1). What is live, and who presents it, is the caller's to check.
+    pub async fn verify(
+        &self,
+        zone: &ZoneId,
+        token: &str,
+        issuer: &str,
+        usage: MandateUse,
+    ) -> Result<Claims, MandateError> {
+        let set = self.current(zone).await?;
+        verify_with(&set, token, Expected { zone, issuer, usage }, self.store.now())
+    }
+
+    /// Like [`Self::verify`] with the keys that are at hand, and the epoch that they are of. Who reads a later one in the
+    /// zone's row has to verify again with [`Self::verify_in`].
+    pub async fn verify_at_hand(
+        &self,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<(AuthorityEpoch, Result<Claims, MandateError>), StoreError> {
+        let set = match self.kept(expected.zone) {
+            Some(set) => set,
+            None => self.current(expected.zone).await?,
+        };
+        Ok((set.epoch, verify_with(&set, token, expected, self.store.now())))
+    }
+
+    /// Like [`Self::verify`] with the keys that this connection sees, which may be those of a transaction under way.
+    pub async fn verify_in(
+        &self,
+        connection: &mut AnyConnection,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<Claims, MandateError> {
+        self.forget(expected.zone);
+        let now = self.store.now();
+        let set = KeySet::load(connection, &self.vault, expected.zone, now).await?;
+        verify_with(&set, token, expected, now)
+    }
+
+    /// The keys that verify now, newest first. None for a zone that never signed. Keys of which none can be opened are
+    /// an error, one of several is left out.
+    pub async fn verification_keys(&self, zone: &ZoneId) -> Result<Vec<Jwk>, StoreError> {
+        let set = self.current(zone).await?;
+        if set.exists && set.verification.is_empty() {
+            return Err(StoreError::Seal("opened"));
+        }
+        Ok(set.verification.iter().map(|(id, key)| Jwk::new(id.clone(), key)).collect())
+    }
+
+    /// Makes a new key that signs from now on; the one before verifies for another day. Rotated twice, the zone knows
+    /// nothing of the first key any more. `None` where there is no such zone.
+    pub async fn rotate(&self, zone: &ZoneId, request_id: &str) -> Result<Option<KeyId>, StoreError> {
+        let key = NewKey::generate(&self.vault)?;
+        let (row_zone, request_id) = (zone.clone(), request_id.to_owned());
+        self.store
+            .write(move |tx| Box::pin(async move { key.insert_next(tx, &row_zone, &request_id).await }))
+            .await
+    }
+
+    /// Seals every key that the previous key-encryption key sealed under the current one, so that the previous one can
+    /// be put away. Answers how many there were.
+    pub async fn reseal(&self) -> Result<u64, StoreError> {
+        let vault = self.vault.clone();
+        self.store.write(move |tx| Box::pin(async move { stored::reseal(tx, &vault).await })).await
+    }
+
+    /// Reads the zone's keys anew at the next use.
+    pub fn forget(&self, zone: &ZoneId) {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner).remove(zone);
+    }
+
+    async fn create_first(&self, zone: &ZoneId) -> Result<(), StoreError> {
+        let key = NewKey::generate(&self.vault)?;
+        let zone = zone.clone();
+        self.store.write(move |tx| Box::pin(async move { key.insert_first(tx, &zone).await })).await
+    }
+
+    /// The keys in memory, unless a grace ended since they were read.
+    fn kept(&self, zone: &ZoneId) -> Option<Arc<KeySet>> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).get(zone).cloned();
+        kept.filter(|set| set.until > self.store.now())
+    }
+
+    /// The keys as the database has them now.
+    async fn current(&self, zone: &ZoneId) -> Result<Arc<KeySet>, StoreError> {
+        let mut connection = self.store.read().await?;
+        if let Some(set) = self.kept(zone)
+            && stored::epoch_of(&mut connection, zone).await? == Some(set.epoch)
+        {
+            return Ok(set);
+        }
+        let set = Arc::new(KeySet::load(&mut connection, &self.vault, zone, self.store.now()).await?);
+        // Only what can sign is kept: an empty zone may get its first key, and a key that cannot be opened its
+        // key-encryption key.
+        if set.signing.is_some() {
+            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+            kept.insert(zone.clone(), Arc::clone(&set));
+        }
+        Ok(set)
+    }
+}
+
+fn sign_with(set: &KeySet, claims: &Claims) -> Result<String, StoreError> {
+    let (key_id, pair) = set.signing.as_ref().ok_or(StoreError::Seal("opened"))?;
+    let payload = claims.to_json().map_err(|error| StoreError::corrupt(error.to_string()))?;
+    let input = jws::signing_input(key_id, &payload);
+    let signature = pair.sign(input.as_bytes())?;
+    Ok(jws::with_signature(input, &signature))
+}
+
+fn verify_with(set: &KeySet, token: &str, expected: Expected<'_>, now: i64) -> Result<Claims, MandateError> {
+    let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
+    let key_id = jws.key_id().map_err(|_| MandateError::Malformed)?;
+    let signature = jws.signature().map_err(|_| MandateError::Malformed)?;
+    let key = set.verification.iter().find(|(id, _)| *id == key_id).ok_or(MandateError::Signature)?;
+    if !NativeVerifier.verify(&key.1, jws.signing_input(), &signature) {
+        return Err(MandateError::Signature);
+    }
+    let payload = jws.payload().map_err(|_| MandateError::Malformed)?;
+    let claims = Claims::from_json(&payload).map_err(|_| MandateError::Malformed)?;
+    let now = now / 1000;
+    match () {
+        () if claims.zone_id != *expected.zone => Err(MandateError::Zone),
+        () if claims.iss != expected.issuer => Err(MandateError::Issuer),
+        () if !claims.aud.iter().any(|aud| aud == expected.issuer) => Err(MandateError::Audience),
+        () if claims.exp.saturating_add(LEEWAY_SECONDS) <= now => Err(MandateError::Expired),
+        () if claims.iat > now.saturating_add(LEEWAY_SECONDS) => Err(MandateError::IssuedInFuture),
+        () if claims.usage != expected.usage => Err(MandateError::Use),
+        () => Ok(claims),
+    }
+}

@@ -62,8 +62,14 @@ pub struct Limits {
     pub deadline_sweep: Duration,
     /// How often open revocations are compared with what gateways acknowledged.
     pub closure_sweep: Duration,
-    /// How many of them one transaction ends.
+    /// How often old rows are looked for.
+    pub retention_sweep: Duration,
+    /// How many of them one transaction ends, or removes.
     pub sweep_batch: i64,
+    /// How long a session is kept after its end.
+    pub session_retention: Duration,
+    /// How long a delegation is kept after its end.
+    pub delegation_retention: Duration,
 }
 
 impl Default for Limits {
@@ -83,7 +89,10 @@ impl Default for Limits {
             edge_sweep: Duration::from_secs(30),
             deadline_sweep: Duration::from_secs(5),
             closure_sweep: Duration::from_secs(1),
+            retention_sweep: Duration::from_secs(900),
             sweep_batch: 100,
+            session_retention: Duration::from_secs(90 * 86_400),
+            delegation_retention: Duration::from_secs(90 * 86_400),
         }
     }
 }

@@ -120,12 +120,13 @@ pub(crate) fn admin_socket(folder: &DataFolder) -> Result<PathBuf, Error> {
 
 /// A client of Envoy's administration.
 pub(crate) fn admin_client(socket: &Path) -> Result<reqwest::Client, Error> {
-    reqwest::Client::builder().unix_socket(socket).build().map_err(|error| Error::Envoy(error.to_string()))
+    crate::egress::local().unix_socket(socket).build().map_err(|error| Error::Envoy(error.to_string()))
 }
 
 /// Waits for the listener, then for the filter to have its snapshot.
 async fn reach(child: &mut Child, admin: &Path, log: &Path) -> Result<SocketAddr, Error> {
-    let (admin, client) = (admin_client(admin)?, reqwest::Client::new());
+    let client = crate::egress::local().build().map_err(|error| Error::Envoy(error.to_string()))?;
+    let admin = admin_client(admin)?;
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(Error::Envoy(explain_end(child, status, log).await));

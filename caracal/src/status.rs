@@ -42,7 +42,7 @@ struct Memory {
 /// Prints whether each service answers, and the memory that all of it takes.
 pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error> {
     let running = Running::load(folder)?;
-    let client = reqwest::Client::builder()
+    let client = crate::egress::local()
         .timeout(PATIENCE)
         .build()
         .map_err(|error| Error::Envoy(error.to_string()))?;

@@ -61,7 +61,7 @@ async fn attend(
     tokio::pin!(stop);
     let mut passed = true;
     if options.tour {
-        let tour = Tour::new(running, admin_token);
+        let tour = Tour::new(running, admin_token)?;
         let outcome = tokio::select! {
             outcome = tour::run(tour) => outcome,
             () = &mut stop => return Ok(ExitCode::FAILURE),

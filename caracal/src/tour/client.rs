@@ -21,8 +21,9 @@ pub(super) struct Answer {
 }
 
 impl Caller {
-    pub(super) fn new(running: &Running, admin_token: &str) -> Self {
-        Self { http: Client::new(), running: running.clone(), admin_token: admin_token.to_owned() }
+    pub(super) fn new(running: &Running, admin_token: &str) -> Result<Self, Error> {
+        let http = crate::egress::local().build().map_err(|error| Error::Tour(error.to_string()))?;
+        Ok(Self { http, running: running.clone(), admin_token: admin_token.to_owned() })
     }
 
     /// Calls the Admin API.

@@ -36,8 +36,8 @@ struct Actors {
 
 impl Tour {
     /// A tour of a running Caracal.
-    pub(crate) fn new(running: &Running, admin_token: &str) -> Self {
-        Self { caller: Caller::new(running, admin_token), number: 0, calls: Vec::new() }
+    pub(crate) fn new(running: &Running, admin_token: &str) -> Result<Self, Error> {
+        Ok(Self { caller: Caller::new(running, admin_token)?, number: 0, calls: Vec::new() })
     }
 
     fn step(&mut self, title: &str) {

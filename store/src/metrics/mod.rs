@@ -1,0 +1,174 @@
+//! Metrics (contract sts §26.2, coordinator §9, admin-audit §1.2 and §11.10; the table of all is `docs/metrics.md`).
+//!
+//! A hook is one line where something happens. It counts in atomics that a thread looks up once, so it takes no lock
+//! and allocates nothing. Labels are words of the program, route templates and methods: never an id, a name or a
+//! secret, and so bounded. What is state and no event, such as how much waits, is read from the store when asked.
+
+mod catalogue;
+mod exposition;
+mod http;
+mod sampled;
+mod words;
+
+pub use exposition::{Access, Exposition, names};
+pub(crate) use http::{Measure, connection_ended, connections};
+
+use catalogue::{Catalogue, catalogue};
+use std::time::Duration;
+
+/// Whose metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// The Admin API.
+    Admin,
+    /// The audit service.
+    Audit,
+    /// The Coordinator.
+    Coordinator,
+    /// The STS.
+    Sts,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 4] = [Self::Admin, Self::Audit, Self::Coordinator, Self::Sts];
+
+    /// The value of the label `service`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "api",
+            Self::Audit => "audit",
+            Self::Coordinator => "coordinator",
+            Self::Sts => "sts",
+        }
+    }
+}
+
+fn with(count: impl FnOnce(&'static Catalogue)) {
+    if let Some(catalogue) = catalogue() {
+        count(catalogue);
+    }
+}
+
+/// A mandate was minted; `usage` is its `use` claim.
+pub fn minted(usage: &'static str) {
+    with(|all| all.sts.mints.count(usage));
+}
+
+/// The STS refused with `error`; `reason` is what the record of it says, `unrecorded` where there is none.
+pub fn denied(error: &'static str, reason: &'static str) {
+    with(|all| all.sts.denials.add(&[error, reason], 1));
+}
+
+/// The lineage of a delegation was read, or could not be.
+pub fn lineage_read(done: bool) {
+    with(|all| {
+        let sts = &all.sts;
+        if done { &sts.traversals } else { &sts.traversal_errors }.inc();
+    });
+}
+
+/// Policy was evaluated; `done` says whether there was a result.
+pub fn policy_evaluated(took: Duration, done: bool) {
+    with(|all| {
+        let sts = &all.sts;
+        let took = took.as_secs_f64();
+        sts.evaluation.observe(took);
+        sts.evaluations.inc();
+        sts.evaluation_seconds.inc_by(took);
+        if !done {
+            sts.evaluation_errors.inc();
+        }
+    });
+}
+
+/// A policy bundle was compiled; `done` says whether it could be.
+pub fn policy_compiled(took: Duration, done: bool) {
+    with(|all| {
+        let sts = &all.sts;
+        sts.compilations.inc();
+        sts.compilation_seconds.inc_by(took.as_secs_f64());
+        if !done {
+            sts.compilation_errors.inc();
+        }
+    });
+}
+
+/// A secret was sealed, or could not be.
+pub(crate) fn secret_sealed(done: bool) {
+    with(|all| {
+        all.store.secret_operations.inc();
+        if !done {
+            all.store.secret_errors.inc();
+        }
+    });
+}
+
+/// A secret was opened, or could not be.
+pub(crate) fn secret_opened(done: bool) {
+    secret_sealed(done);
+    with(|all| {
+        all.store.secret_reads.inc();
+        if !done {
+            all.store.secret_read_errors.inc();
+        }
+    });
+}
+
+/// A group of `pieces` writes was committed, or was not.
+pub(crate) fn group_committed(pieces: usize, took: Duration, done: bool) {
+    with(|all| {
+        let store = &all.store;
+        if done {
+            store.commit_seconds.observe(took.as_secs_f64());
+            store.commit_groups.observe(u32::try_from(pieces).map_or(f64::MAX, f64::from));
+        } else {
+            store.commit_errors.inc();
+        }
+    });
+}
+
+/// The ledger took an event; `readable` says whether it could be read.
+pub fn event_taken(readable: bool) {
+    with(|all| {
+        all.audit.inserts.inc();
+        if !readable {
+            all.audit.parse_errors.inc();
+        }
+    });
+}
+
+/// Waiting events could not be taken into the ledger; they are tried again.
+pub fn events_not_taken() {
+    with(|all| all.audit.retries.inc());
+}
+
+/// A request with an idempotency key was `created`, `replayed`, a `conflict`, `invalid` or `expired`.
+pub fn idempotency(outcome: &'static str) {
+    with(|all| all.coordinator.idempotency.count(outcome));
+}
+
+/// A job of the Coordinator ran: how many things it acted on, `None` if it failed.
+pub fn job_ran(job: &'static str, acted: Option<usize>) {
+    with(|all| {
+        let coordinator = &all.coordinator;
+        let outcome = if acted.is_some() { "done" } else { "failed" };
+        coordinator.job_runs.add(&[job, outcome], 1);
+        coordinator.job_items.add(&[job], acted.and_then(|acted| u64::try_from(acted).ok()).unwrap_or(0));
+        match job {
+            "ttl_sweeper" => coordinator.ttl_sweeps.inc(),
+            "service_lease_sweeper" => coordinator.lease_sweeps.inc(),
+            _ => {}
+        }
+    });
+}
+
+/// A request was too many for `limit`.
+pub fn rate_limited(service: Service, limit: &'static str) {
+    with(|all| all.http.rate_limited.add(&[service.as_str(), limit], 1));
+}
+
+/// A handler panicked.
+pub(crate) fn panicked(service: Service) {
+    with(|all| all.http.panics.count(service.as_str()));
+}

@@ -69,6 +69,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "approvals", include_str!("../migrations/0002_approvals.sql")),
     (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
     (4, "administration", include_str!("../migrations/0004_administration.sql")),
+    (6, "provider connections", include_str!("../migrations/0006_provider_connections.sql")),
     (9, "keys and lapsed approvals", include_str!("../migrations/0009_keys_and_lapsed_approvals.sql")),
 ];
 
@@ -134,7 +135,7 @@ impl Store {
         self.audit.clone()
     }
 
-    /// Tells when approvals were decided, used up or lapsed.
+    /// Tells when approvals were decided or lapsed.
     #[must_use]
     pub fn decisions(&self) -> watch::Receiver<u64> {
         self.decisions.clone()

@@ -14,6 +14,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_store::StoreError;
+use caracal_store::model::FederatedSubject;
 use caracal_store::revoke::Selector;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -141,6 +142,8 @@ pub(crate) async fn revoke(
                 return Err(Problem::absent("subject_not_found"));
             }
             let done = cut::cut(tx, &cause, &Selector::Subject { id: subject.clone() }).await?;
+            // A token that the issuer gave out before does not bring the user back.
+            FederatedSubject::bar(tx, &zone, &subject).await?;
             let body = json!({
                 "subject_id": subject, "authority_records": done.records, "sessions": done.sessions,
                 "delegations": done.edges, "connections": 0,

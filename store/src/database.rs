@@ -70,7 +70,9 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "revocations and services", include_str!("../migrations/0003_revocations_and_services.sql")),
     (4, "administration", include_str!("../migrations/0004_administration.sql")),
     (6, "provider connections", include_str!("../migrations/0006_provider_connections.sql")),
+    (7, "federated subjects", include_str!("../migrations/0007_federated_subjects.sql")),
     (9, "keys and lapsed approvals", include_str!("../migrations/0009_keys_and_lapsed_approvals.sql")),
+    (10, "coordinator jobs", include_str!("../migrations/0010_coordinator_jobs.sql")),
 ];
 
 impl Store {

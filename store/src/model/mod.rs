@@ -3,15 +3,20 @@
 mod application;
 mod authority_record;
 mod delegation_edge;
+mod federated_subject;
 mod resource;
 mod session;
+mod subject_issuer;
 mod zone;
 
 pub use application::{Application, RegistrationMethod};
+pub(crate) use authority_record::session_type;
 pub use authority_record::{AuthorityRecord, NewAuthorityRecord, RecordStatus};
 pub use delegation_edge::{Constraints, ConstraintsError, DelegationEdge, EdgeStatus};
+pub use federated_subject::FederatedSubject;
 pub use resource::{Provider, Resource};
 pub use session::{AgentSession, Lifecycle, SessionStatus};
+pub use subject_issuer::SubjectIssuer;
 pub use zone::{Epochs, Zone};
 
 use crate::StoreError;

@@ -3,6 +3,7 @@
 use super::reach::{Counts, Reach};
 use super::selector::{Selector, SelectorError};
 use super::{Cause, Ending};
+use crate::model::FederatedSubject;
 use crate::{Store, StoreError, WriteTx, ids};
 use caracal_mandate::id::ZoneId;
 use serde::Serialize;
@@ -78,6 +79,9 @@ impl Revocation {
         let now = tx.now();
         let reach = Reach::of(tx.connection(), &cause.zone, selector, now).await?;
         reach.end(tx, cause, Ending::Revoked).await?;
+        if let Selector::Subject { id } = selector {
+            FederatedSubject::bar(tx, &cause.zone, id).await?;
+        }
         let generation: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
             .fetch_one(&mut *tx.connection())
             .await

@@ -3,8 +3,10 @@
 //! The event waits in an outbox until the ledger has taken it; it is there or the change is not.
 
 use crate::{StoreError, WriteTx, ids};
+use caracal_mandate::id::ZoneId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::AnyConnection;
 
 /// One event. Its JSON is what the ledger hashes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,17 +77,72 @@ impl AuditEvent {
 impl WriteTx<'_> {
     /// Puts an event into the outbox. An id that is there already is taken as the same event.
     pub async fn audit(&mut self, event: &AuditEvent) -> Result<(), StoreError> {
-        let json = serde_json::to_string(event).map_err(|error| StoreError::corrupt(error.to_string()))?;
-        let now = self.now();
-        sqlx::query(
-            "INSERT INTO audit_outbox (id, event_json, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(event.id.as_str())
-        .bind(json)
-        .bind(now)
-        .execute(&mut *self.connection())
-        .await?;
-        self.announce_audit();
-        Ok(())
+        self.audit_all(std::slice::from_ref(event)).await
     }
+}
+
+/// An event that the ledger has not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The event's id.
+    pub id: String,
+    /// Its type.
+    pub event_type: String,
+    /// When it was written, unix milliseconds.
+    pub created_at: i64,
+}
+
+impl Waiting {
+    /// The events of a zone, newest first: at most `limit`, and only those before `cursor`, which is an id.
+    pub async fn list(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        cursor: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<Self>, StoreError> {
+        Self::read(connection, zone, "($2 = '' OR id < $2)", cursor.unwrap_or(""), limit).await
+    }
+
+    /// One event of a zone, if it waits.
+    pub async fn find(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        id: &str,
+    ) -> Result<Option<Self>, StoreError> {
+        Ok(Self::read(connection, zone, "id = $2", id, 1).await?.pop())
+    }
+
+    /// An event's JSON begins with its id and its zone, so the zone is read there and never from what it tells.
+    async fn read(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        condition: &str,
+        id: &str,
+        limit: i64,
+    ) -> Result<Vec<Self>, StoreError> {
+        let sql = format!(
+            "SELECT id, event_json, created_at FROM audit_outbox WHERE {condition} \
+             AND substr(event_json, 1, length('{{\"id\":\"' || id || '\",\"zone_id\":\"' || $1 || '\",')) \
+               = '{{\"id\":\"' || id || '\",\"zone_id\":\"' || $1 || '\",' \
+             ORDER BY id DESC LIMIT $3"
+        );
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(zone.as_str())
+            .bind(id)
+            .bind(limit)
+            .fetch_all(connection)
+            .await?;
+        rows.into_iter()
+            .map(|(id, json, created_at)| {
+                let event: AuditEvent = serde_json::from_str(&json)
+                    .map_err(|error| StoreError::corrupt(format!("audit_outbox {id}: {error}")))?;
+                Ok(Self { id, event_type: event.event_type, created_at })
+            })
+            .collect()
+    }
+}
+
+/// How many events of all zones wait for the ledger.
+pub async fn count_waiting(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM audit_outbox").fetch_one(connection).await?)
 }

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod internal;
 pub mod keys;
 pub mod limits;
+pub mod many;
 pub mod metrics;
 pub mod model;
 pub mod revoke;

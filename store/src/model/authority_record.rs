@@ -90,28 +90,14 @@ impl AuthorityRecord {
 impl NewAuthorityRecord {
     /// Inserts it.
     pub async fn insert(&self, tx: &mut WriteTx<'_>) -> Result<(), StoreError> {
-        let now = tx.now();
-        let record = &self.record;
-        let kind = match record.subject_type {
-            SubjectType::Application => "application",
-            SubjectType::User => "user",
-        };
-        sqlx::query(
-            "INSERT INTO authority_records (id, zone_id, session_type, subject_id, application_id, parent_id, status, \
-             expires_at, authenticated_at, claims_json, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, $9, $8)",
-        )
-        .bind(record.id.as_str())
-        .bind(record.zone_id.as_str())
-        .bind(kind)
-        .bind(record.subject_id.as_str())
-        .bind(record.application_id.as_str())
-        .bind(record.parent_id.as_ref().map(AuthorityRecordId::as_str))
-        .bind(record.expires_at)
-        .bind(now)
-        .bind(self.claims_json.as_str())
-        .execute(&mut *tx.connection())
-        .await?;
-        Ok(())
+        tx.insert_records(std::slice::from_ref(self)).await
+    }
+}
+
+/// How a kind of subject is stored.
+pub(crate) fn session_type(subject: SubjectType) -> &'static str {
+    match subject {
+        SubjectType::Application => "application",
+        SubjectType::User => "user",
     }
 }

@@ -242,6 +242,7 @@ async fn settle(
     let word = if verdict == Verdict::Approved { "approved" } else { "rejected" };
     let event = AuditEvent::new(zone.as_str(), "step_up_decided", id, word, now);
     tx.audit(&event.with_metadata(event_fields(&hold, author))).await?;
+    tx.announce_decision();
     let body = json!({
         "id": id, "state": word, "satisfied_at": satisfied_at.map(clock::iso),
         "rejected_at": rejected_at.map(clock::iso), "approver_subject_id": author,

@@ -22,6 +22,8 @@ pub(crate) struct Secrets {
     pub(crate) admin_token: String,
     /// The operator's token at the Coordinator.
     pub(crate) coordinator_token: String,
+    /// The operator's token at the STS.
+    pub(crate) sts_admin_token: String,
     /// Seals all other secrets, 64 hex digits.
     pub(crate) secret_store_key: String,
     /// Keys the hashes of client secrets and tokens, hex.
@@ -59,6 +61,7 @@ impl DataFolder {
         Ok(Secrets {
             admin_token: read_or_make(&folder.join("adminToken"), || ids::new_secret("cat_"))?,
             coordinator_token: secret("coordinatorToken")?,
+            sts_admin_token: secret("stsAdminToken")?,
             secret_store_key: secret("secretStoreKek")?,
             hash_key: secret("hashKey")?,
             audit_hmac_key: secret("auditHmacKey")?,

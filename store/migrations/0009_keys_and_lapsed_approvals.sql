@@ -3,8 +3,8 @@ ALTER TABLE zones ADD COLUMN keys_epoch BIGINT NOT NULL DEFAULT 0;
 
 UPDATE zones SET keys_epoch = authority_epoch;
 
--- When it was written down that a hold lapsed undecided.
+-- When it was written down that a hold lapsed before it was used.
 ALTER TABLE approvals ADD COLUMN lapsed_at BIGINT;
 
-CREATE INDEX approvals_undecided ON approvals (expires_at)
-    WHERE satisfied_at IS NULL AND rejected_at IS NULL AND lapsed_at IS NULL;
+CREATE INDEX approvals_open ON approvals (expires_at)
+    WHERE consumed_at IS NULL AND rejected_at IS NULL AND lapsed_at IS NULL;

@@ -48,7 +48,7 @@ impl WriteTx<'_> {
         self.audited = true;
     }
 
-    /// An approval was decided, used up or lapsed: whoever waits for one is woken after the commit.
+    /// An approval was decided or lapsed: whoever waits for one is woken after the commit.
     pub fn announce_decision(&mut self) {
         self.decided = true;
     }

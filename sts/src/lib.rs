@@ -9,11 +9,15 @@ mod exchange;
 mod feed;
 mod form;
 mod internal_policy;
+mod key_rotation;
 mod mandates;
 pub mod policy;
 mod refusal;
 mod routes;
 mod upstream;
+
+pub use approvals::Swept;
+pub use key_rotation::AdminToken;
 
 use axum::Router;
 use bundles::Bundles;
@@ -23,6 +27,14 @@ use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use std::sync::Arc;
+
+/// The metrics of an STS, with the decision contract that it runs (contract sts §26.2).
+#[must_use]
+pub fn describe_policy(metrics: caracal_store::metrics::Exposition) -> caracal_store::metrics::Exposition {
+    metrics
+        .with_fact("decision_contract_version", policy::contract::DECISION_CONTRACT_VERSION)
+        .with_fact("decision_contract_sha256", policy::contract::decision_contract_sha256())
+}
 
 /// What an STS needs to know.
 #[derive(Debug, Clone)]
@@ -41,6 +53,8 @@ pub struct Config {
     pub mint_limit_per_minute: i64,
     /// The resource identifier that stands for the control plane; it cannot be minted by ordinary exchange.
     pub control_audience: String,
+    /// What operators present to rotate keys; without it there is no such route.
+    pub admin_token: Option<AdminToken>,
     /// How identity providers and credential providers are called.
     pub egress: Egress,
 }
@@ -96,6 +110,10 @@ impl Sts {
 
     fn egress(&self) -> &Egress {
         &self.0.config.egress
+    }
+
+    fn admin_token(&self) -> Option<&AdminToken> {
+        self.0.config.admin_token.as_ref()
     }
 
     fn bundles(&self) -> &Bundles {

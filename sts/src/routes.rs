@@ -6,6 +6,7 @@ use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
 use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
 use crate::internal_policy;
+use crate::key_rotation;
 use crate::mandates;
 use crate::refusal::Denial;
 use axum::Router;
@@ -37,6 +38,8 @@ pub(crate) fn router(sts: Sts) -> Router {
         .route(mandates::REVOCATION_PATH, post(mandates::revoke))
         .route("/internal/policy/simulate", post(internal_policy::simulate))
         .route("/internal/policy/status/{zone}", get(internal_policy::status))
+        .route(key_rotation::PATHS[0], post(key_rotation::rotate))
+        .route(key_rotation::PATHS[1], post(key_rotation::rotate))
         .route("/approvals/{id}", get(approvals::status))
         .route("/approvals/{id}/decision", post(approvals::decide))
         .route("/health", get(|| async { StatusCode::OK }))

@@ -48,6 +48,9 @@ fn to_epoch(number: i64) -> AuthorityEpoch {
     AuthorityEpoch(u64::try_from(number).unwrap_or(0))
 }
 
+/// The zone's epoch of keys, and a key's id, envelope and time of making where there is one.
+type Row = (i64, Option<String>, Option<String>, Option<i64>);
+
 impl KeySet {
     /// The zone's keys. One that cannot be opened is left out, and told of in the log.
     pub(super) async fn load(
@@ -57,7 +60,7 @@ impl KeySet {
         now: i64,
     ) -> Result<Self, StoreError> {
         // One statement, so that the keys are those of the epoch.
-        let rows: Vec<(i64, Option<String>, Option<String>, Option<i64>)> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT z.keys_epoch, k.id, k.envelope, k.created_at FROM zones z \
              LEFT JOIN signing_keys k ON k.zone_id = z.id WHERE z.id = $1 ORDER BY k.version DESC LIMIT 2",
         )

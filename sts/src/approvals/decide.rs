@@ -258,5 +258,6 @@ async fn settle(
     let word = if approved { "approved" } else { "rejected" };
     let event = AuditEvent::new(zone.as_str(), "step_up_decided", &hold.id, word, now).with_metadata(fields);
     tx.audit(&event).await?;
+    tx.announce_decision();
     Ok(Hold { satisfied_at, rejected_at, ..hold })
 }

@@ -1,6 +1,7 @@
 //! Making a hold or finding it again, and using it up (contract sts §16.3, §16.4, §16.9).
 
 use super::hold::{COLUMNS, Hold};
+use super::sweep::lapse;
 use super::terms::{Terms, approver_word, privacy_word};
 use caracal_mandate::id::{AuthorityRecordId, ZoneId};
 use caracal_store::model::AuthorityRecord;
@@ -10,10 +11,6 @@ use sqlx::AnyConnection;
 
 /// How long a used-up hold answers the same request again, should the first answer have been lost, in milliseconds.
 const REISSUE_WINDOW: i64 = 120_000;
-/// How long a settled hold is kept, in milliseconds.
-const RETENTION: i64 = 86_400_000;
-/// How many old holds one new hold clears away.
-const SWEEP: i64 = 100;
 
 /// A hold to be made.
 #[derive(Debug, Clone)]
@@ -33,17 +30,13 @@ pub(crate) struct NewHold {
 pub(crate) async fn converge(tx: &mut WriteTx<'_>, new: &NewHold) -> Result<(Hold, bool), StoreError> {
     let now = tx.now();
     let ttl = new.terms.ttl_seconds.saturating_mul(1000);
-    sqlx::query(
-        "DELETE FROM approvals WHERE zone_id = $1 AND principal_id = $2 AND session_id = $3 AND binding = $4 \
-         AND consumed_at IS NULL AND expires_at <= $5",
-    )
-    .bind(new.zone_id.as_str())
-    .bind(new.principal_id.as_str())
-    .bind(new.session_id.as_str())
-    .bind(new.binding.as_str())
-    .bind(now)
-    .execute(&mut *tx.connection())
-    .await?;
+    if let Some(old) = find_open(tx, new).await?.filter(|hold| hold.expires_at <= now) {
+        lapse(tx, &old).await?;
+        sqlx::query("DELETE FROM approvals WHERE id = $1")
+            .bind(old.id.as_str())
+            .execute(&mut *tx.connection())
+            .await?;
+    }
     let inserted = sqlx::query(
         "INSERT INTO approvals (id, zone_id, principal_id, principal_federated, session_id, application_id, binding, \
          tier, approver_class, privacy_mode, subject_anchor, metadata_json, created_at, expires_at) \
@@ -66,9 +59,13 @@ pub(crate) async fn converge(tx: &mut WriteTx<'_>, new: &NewHold) -> Result<(Hol
     .execute(&mut *tx.connection())
     .await?;
     let created = inserted.rows_affected() == 1;
-    if created {
-        sweep(tx).await?;
-    }
+    let hold = find_open(tx, new).await?;
+    let hold = hold.ok_or_else(|| StoreError::corrupt("approvals: a new hold is not there"))?;
+    Ok((hold, created))
+}
+
+/// The hold of this request that is not used up; there is at most one.
+async fn find_open(tx: &mut WriteTx<'_>, new: &NewHold) -> Result<Option<Hold>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM approvals WHERE zone_id = $1 AND principal_id = $2 AND session_id = $3 \
          AND binding = $4 AND consumed_at IS NULL"
@@ -78,23 +75,9 @@ pub(crate) async fn converge(tx: &mut WriteTx<'_>, new: &NewHold) -> Result<(Hol
         .bind(new.principal_id.as_str())
         .bind(new.session_id.as_str())
         .bind(new.binding.as_str())
-        .fetch_one(&mut *tx.connection())
+        .fetch_optional(&mut *tx.connection())
         .await?;
-    Ok((Hold::from_row(&row)?, created))
-}
-
-/// Clears away what was settled a day ago.
-async fn sweep(tx: &mut WriteTx<'_>) -> Result<(), StoreError> {
-    let before = tx.now().saturating_sub(RETENTION);
-    sqlx::query(
-        "DELETE FROM approvals WHERE id IN (SELECT id FROM approvals WHERE expires_at < $1 \
-         AND COALESCE(consumed_at, 0) < $1 AND COALESCE(rejected_at, 0) < $1 LIMIT $2)",
-    )
-    .bind(before)
-    .bind(SWEEP)
-    .execute(&mut *tx.connection())
-    .await?;
-    Ok(())
+    row.as_ref().map(Hold::from_row).transpose()
 }
 
 /// Uses a granted hold up for this record, in the transaction that makes the record. `false` if it cannot be used (any

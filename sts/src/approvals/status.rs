@@ -11,9 +11,9 @@ use std::time::Duration;
 
 /// The longest wait, in seconds.
 const MAX_WAIT_SECONDS: u64 = 25;
-/// How often the database is asked, should another replica have written.
-const POLL: Duration = Duration::from_secs(1);
-/// However much is written meanwhile, one waiter reads no more often than this.
+/// How often one waiter asks the database, should another process have decided.
+const POLL: Duration = Duration::from_secs(2);
+/// However many other holds are decided meanwhile, one waiter reads no more often than this.
 const PACE: Duration = Duration::from_millis(50);
 
 /// The route.
@@ -55,24 +55,24 @@ fn wait_of(query: Option<&str>) -> Option<Duration> {
 }
 
 impl Sts {
-    /// The hold as soon as it is no longer pending, or as it stands after `wait`. Every decision writes an event in its
-    /// transaction, so the news of events is the news of decisions.
+    /// The hold as soon as it is no longer pending, or as it stands after `wait`. A decision of this process wakes it at
+    /// once, one of another within [`POLL`].
     async fn settled(&self, id: &str, wait: Duration) -> Result<Option<Hold>, StoreError> {
-        let mut events = self.store().audit_written();
+        let mut decisions = self.store().decisions();
         let deadline = tokio::time::Instant::now() + wait;
         loop {
-            events.mark_unchanged();
+            decisions.mark_unchanged();
             let found = {
                 let mut connection = self.store().read().await?;
                 Hold::find(&mut connection, id).await?
             };
             let now = tokio::time::Instant::now();
-            let waits =
-                found.as_ref().is_some_and(|hold| hold.state(self.store().now()) == HoldState::Pending);
-            if !waits || now >= deadline {
-                return Ok(found);
-            }
-            let _ = tokio::time::timeout_at(deadline.min(now + POLL), events.changed()).await;
+            let time = self.store().now();
+            let pending = found.as_ref().filter(|hold| hold.state(time) == HoldState::Pending);
+            let Some(hold) = pending.filter(|_| now < deadline) else { return Ok(found) };
+            let left = u64::try_from(hold.expires_at.saturating_sub(time)).unwrap_or(0);
+            let wake = deadline.min(now + POLL.min(Duration::from_millis(left)));
+            let _ = tokio::time::timeout_at(wake, decisions.changed()).await;
             tokio::time::sleep_until(deadline.min(now + PACE)).await;
         }
     }

@@ -4,6 +4,7 @@ use crate::support::{Answer, Form, SECRET, World, zone};
 use axum::body::Body;
 use axum::http::Request;
 use caracal_mandate::claims::Claims;
+use caracal_sts::Swept;
 use serde_json::{Value, json};
 
 /// The policy of the seed, with a gate before `orders:read`.
@@ -305,4 +306,116 @@ async fn contract_sts_16_3_a_session_of_a_user_anchors_its_hold() {
     world.sql("UPDATE sessions SET subject_authority_record_id = 'rec-user' WHERE id = 'T'").await;
     world.held().await;
     assert_eq!(world.number("SELECT COUNT(*) FROM approvals WHERE subject_anchor = 'idp|u1'").await, 1);
+}
+
+impl World {
+    /// The holds' time is up.
+    async fn let_lapse(&self) {
+        self.sql("UPDATE approvals SET expires_at = 1").await;
+    }
+
+    /// What `step_up_expired` events say.
+    async fn lapses(&self) -> Vec<Value> {
+        let events = self.events().await;
+        events.into_iter().filter(|event| event["event_type"] == "step_up_expired").collect()
+    }
+}
+
+fn swept(lapsed: u64, forgotten: u64) -> Swept {
+    Swept { lapsed, forgotten }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_16_9_what_nobody_used_is_written_down_once_and_forgotten_a_day_later() {
+    let gate = r#"{"tier": "high", "approver": "any", "privacy": "pseudonymous"}"#;
+    let world = World::gated(gate).await;
+    world.sql("UPDATE sessions SET subject_authority_record_id = 'rec-user' WHERE id = 'T'").await;
+    let (id, _) = world.held().await;
+    assert_eq!(world.sts().sweep_approvals().await.unwrap(), Swept::default(), "it is pending");
+    world.operator("satisfied_at").await;
+    world.let_lapse().await;
+    let other = world.opened_again().await;
+    let services = (world.sts(), other.sts());
+    let (one, two) = tokio::join!(services.0.sweep_approvals(), services.1.sweep_approvals());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((one.lapsed + two.lapsed, one.forgotten + two.forgotten), (1, 1), "{one:?} {two:?}");
+    let lapses = world.lapses().await;
+    assert_eq!(lapses.len(), 1);
+    let (event, facts) = (&lapses[0], &lapses[0]["metadata_json"]);
+    assert_eq!((event["decision"].as_str(), event["request_id"].as_str()), (Some("expired"), Some(&*id)));
+    assert_eq!((facts["challenge_id"].as_str(), facts["approved"].as_bool()), (Some(&*id), Some(true)));
+    assert!(facts.get("subject_anchor").is_none(), "the subject stays a pseudonym");
+    assert_eq!(world.state(&id, "").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_16_9_a_settled_hold_is_kept_for_a_day() {
+    let day = 86_400_000;
+    // Whether it is used, rejected or lapsed; how long ago that was and its time was up; what a sweep does.
+    let cases = [
+        ("lapsed", day - 60_000, swept(1, 0)),
+        ("lapsed", day + 60_000, swept(1, 1)),
+        ("rejected_at", day - 60_000, swept(0, 0)),
+        ("rejected_at", day + 60_000, swept(0, 1)),
+        ("consumed_at", day - 60_000, swept(0, 0)),
+        ("consumed_at", day + 60_000, swept(0, 1)),
+    ];
+    for (settled, ago, expected) in cases {
+        let world = World::gated(OPERATOR).await;
+        world.held().await;
+        let at = world.store.now() - ago;
+        let sql = match settled {
+            "lapsed" => String::new(),
+            "rejected_at" => format!("rejected_at = {at}, approver_subject_id = 'admin:t', "),
+            _ => format!(
+                "consumed_at = {at}, consumed_authority_record_id = 'rec-a1', satisfied_at = {at}, \
+                 approver_subject_id = 'admin:t', "
+            ),
+        };
+        world.sql(&format!("UPDATE approvals SET {sql} expires_at = {at}")).await;
+        assert_eq!(world.sts().sweep_approvals().await.unwrap(), expected, "{settled} {ago}");
+        assert_eq!(world.lapses().await.len(), usize::from(settled == "lapsed"), "{settled} {ago}");
+        assert_eq!(world.sts().sweep_approvals().await.unwrap().lapsed, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_16_3_a_new_hold_tells_of_the_lapsed_one_in_its_place() {
+    let world = World::gated(OPERATOR).await;
+    let (old, _) = world.held().await;
+    world.let_lapse().await;
+    let (new, _) = world.held().await;
+    assert_ne!(old, new);
+    let lapses = world.lapses().await;
+    assert_eq!(lapses.len(), 1);
+    assert_eq!(
+        (&lapses[0]["request_id"], &lapses[0]["metadata_json"]["approved"]),
+        (&old.into(), &false.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_16_6_waiters_learn_of_decisions_and_not_of_every_event() {
+    let world = World::gated(r#"{"tier": "high", "approver": "any"}"#).await;
+    let (id, binding) = world.held().await;
+    let mut decisions = world.store.decisions();
+    decisions.mark_unchanged();
+    world.exchange(&Form::bootstrap()).await.granted();
+    assert!(!decisions.has_changed().unwrap(), "a mint is no decision");
+    // Another process decides: the poll finds it.
+    let waiting = world.spawn(Request::get(format!("/approvals/{id}?wait=25")).body(Body::empty()).unwrap());
+    let other = world.opened_again().await;
+    let body = json!({ "decision": "approved", "binding": binding });
+    assert_eq!(other.decide(&id, &world.user().await, body).await.status, 200);
+    assert_eq!(waiting.await.unwrap().body["state"], "approved");
+    assert!(!decisions.has_changed().unwrap(), "another process wakes nobody here");
+    assert!(other.store.decisions().has_changed().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_16_6_a_wait_ends_when_the_holds_time_is_up() {
+    let world = World::gated(OPERATOR).await;
+    let (id, _) = world.held().await;
+    world.sql(&format!("UPDATE approvals SET expires_at = {}", world.store.now() + 300)).await;
+    assert_eq!(world.state(&id, "?wait=25").await.body["state"], "expired");
 }

@@ -12,6 +12,7 @@ mod feed;
 mod form;
 mod gateway_signature;
 mod internal_policy;
+mod key_rotation;
 mod mandates;
 mod resources;
 mod single_use;

@@ -14,10 +14,6 @@ impl World {
         let claims: Claims = serde_json::from_value(claims).unwrap();
         self.keys.sign(&claims).await.unwrap()
     }
-
-    async fn present(&self, token: &str) -> crate::support::Answer {
-        self.send(GatewayCall::new(Form::usage(token)).request()).await
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use caracal_store::egress::{Egress, EgressOptions};
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError};
-use caracal_sts::{Config, Sts};
+use caracal_sts::{AdminToken, Config, Sts};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 use tower::ServiceExt as _;
@@ -28,7 +28,10 @@ pub(crate) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_t
 pub(crate) const SECRET: &str = "cs_b7Hq2mZx9TfKc4VnWsYdE1RgUjLoPaQi";
 pub(crate) const PEER_SECRET: &str = "cs_peer8Nw3tXkQz5MvBhJ2rLsDfGyCeUa";
 pub(crate) const GATEWAY_KEY: &str = "5d1f0c8e9b2a47366ac1d0e4f7b89325c6d7e8f9a0b1c2d3e4f5061728394a5b";
-const VAULT_KEY: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638ab4d5e6f70819a2b3c4d5";
+pub(crate) const ADMIN_TOKEN: &str = "sat_0c1d2e3f4a5b6c7d8e9fa0b1c2d3e4f5a6b7c8d9";
+pub(crate) const VAULT_KEY: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638ab4d5e6f70819a2b3c4d5";
+
+pub(crate) const HASH_KEY: &[u8] = b"hash key of the tests";
 
 /// How many mandates a minute an application may mint for one resource, unless a test says otherwise.
 const MINT_LIMIT: i64 = 1000;
@@ -47,7 +50,11 @@ pub(crate) fn zone() -> ZoneId {
 }
 
 fn service(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute: i64) -> Router {
-    let config = Config {
+    Sts::new(config(store, vault, keys, mint_limit_per_minute)).router()
+}
+
+fn config(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute: i64) -> Config {
+    Config {
         store: store.clone(),
         keys: keys.clone(),
         vault: vault.clone(),
@@ -55,9 +62,9 @@ fn service(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute:
         gateway_key: GatewayKey::from_hex(GATEWAY_KEY).unwrap(),
         mint_limit_per_minute,
         control_audience: "caracal-control".to_owned(),
+        admin_token: Some(AdminToken::new(ADMIN_TOKEN.to_owned())),
         egress: Egress::new(EgressOptions::default()).unwrap(),
-    };
-    Sts::new(config).router()
+    }
 }
 
 impl World {
@@ -69,7 +76,7 @@ impl World {
     pub(crate) async fn with_mint_limit(limit: i64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_file(&directory.path().join("caracal.db")).await.unwrap();
-        let vault = Vault::new(VAULT_KEY, None, b"hash key of the tests").unwrap();
+        let vault = Vault::new(VAULT_KEY, None, HASH_KEY).unwrap();
         let keys = ZoneKeys::new(store.clone(), vault.clone());
         let router = service(&store, &vault, &keys, limit);
         let world = Self { store, vault, keys, router, directory };
@@ -88,11 +95,28 @@ impl World {
 
     /// A second service on the same database, as another process has it.
     pub(crate) async fn opened_again(&self) -> Self {
+        self.opened_with(self.vault.clone()).await
+    }
+
+    /// The same, with other keys to its secrets.
+    pub(crate) async fn opened_with(&self, vault: Vault) -> Self {
         let store = Store::open_file(&self.directory.path().join("caracal.db")).await.unwrap();
-        let keys = ZoneKeys::new(store.clone(), self.vault.clone());
-        let router = service(&store, &self.vault, &keys, MINT_LIMIT);
+        let keys = ZoneKeys::new(store.clone(), vault.clone());
+        let router = service(&store, &vault, &keys, MINT_LIMIT);
         let directory = tempfile::tempdir().unwrap();
-        Self { store, vault: self.vault.clone(), keys, router, directory }
+        Self { store, vault, keys, router, directory }
+    }
+
+    /// The same service, with no token for operators.
+    pub(crate) fn without_admin_token(self) -> Self {
+        let config = config(&self.store, &self.vault, &self.keys, MINT_LIMIT);
+        let router = Sts::new(Config { admin_token: None, ..config }).router();
+        Self { router, ..self }
+    }
+
+    /// The service itself.
+    pub(crate) fn sts(&self) -> Sts {
+        Sts::new(config(&self.store, &self.vault, &self.keys, MINT_LIMIT))
     }
 
     /// Sends a request and reads the whole answer.
@@ -113,6 +137,11 @@ impl World {
     /// A gateway mandate for the orders, as in contract sts §31.2.
     pub(crate) async fn mandate(&self) -> String {
         self.exchange(&Form::mint()).await.granted()
+    }
+
+    /// What a gateway is answered that presents this mandate.
+    pub(crate) async fn present(&self, token: &str) -> Answer {
+        self.send(GatewayCall::new(Form::usage(token)).request()).await
     }
 
     /// Changes the database behind the service's back.

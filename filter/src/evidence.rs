@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::config::{AuditConfig, FilterConfig};
 use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::metrics;
+use crate::pause::Pause;
 use crate::signed::{SignedCall, send};
 
 /// Where events go.
@@ -89,6 +90,8 @@ pub struct Metadata {
     pub revocation_interrupted: bool,
     /// Why only the STS could decide.
     pub doubt: Option<&'static str>,
+    /// `filter`, or `sts` where it was asked about this request.
+    pub decided_by: Option<&'static str>,
 }
 
 /// Collects the members of a JSON object; what is absent or empty is left out.
@@ -144,6 +147,7 @@ impl Metadata {
         members.text("provider_id", self.provider_id.as_deref());
         members.text("connection_id", self.connection_id.as_deref());
         members.text("doubt", self.doubt);
+        members.text("decided_by", self.decided_by);
         if self.revocation_interrupted {
             members.0.insert("revocation_interrupted".to_owned(), Value::Bool(true));
         }
@@ -175,7 +179,7 @@ pub struct Evidence {
     /// How many events the next call may hold: fewer after Audit refused a call as such.
     batch_limit: usize,
     failures: u32,
-    next_delivery: u64,
+    pause: Pause,
 }
 
 impl Evidence {
@@ -197,7 +201,7 @@ impl Evidence {
             in_flight: None,
             batch_limit: MAX_BATCH,
             failures: 0,
-            next_delivery: 0,
+            pause: Pause::default(),
         }
     }
 
@@ -242,8 +246,9 @@ impl Evidence {
     pub fn on_tick(&mut self, host: &dyn Host, key: &GatewayKey) {
         let now = host.now();
         let Some(oldest) = self.pending.front() else { return };
-        let due = self.pending.len() >= BATCH || now.saturating_sub(oldest.occurred_at) >= MAX_DELAY_MS;
-        if due && self.in_flight.is_none() && now >= self.next_delivery {
+        let waits = Pause::new(oldest.occurred_at, MAX_DELAY_MS);
+        let due = self.pending.len() >= BATCH || waits.is_over(now);
+        if due && self.in_flight.is_none() && self.pause.is_over(now) {
             self.deliver(host, key);
         }
     }
@@ -334,8 +339,7 @@ impl Evidence {
 
     fn fail(&mut self, host: &dyn Host, problem: &str) {
         self.failures = self.failures.saturating_add(1);
-        let pause = (100_u64 << self.failures.min(10)).min(MAX_BACKOFF_MS);
-        self.next_delivery = host.now().saturating_add(pause);
+        self.pause = Pause::after_failures(host.now(), self.failures, MAX_BACKOFF_MS);
         host.count(metrics::EVIDENCE_ERRORS, 1);
         let message = format!(
             "caracal evidence: delivery to cluster {} failed: {problem}; {} events wait",

@@ -1,7 +1,9 @@
-//! The one STS call of a gateway request: what is sent, and what every outcome means
-//! (contract gateway §A10).
+//! The one STS call of a request: what is sent, and what every outcome means (contract gateway §A10).
+//!
+//! An exchange spends a mandate and answers with what to forward. A check asks no more than whether a mandate still
+//! stands; it spends and mints nothing, so it is for mandates that may be used more than once.
 
-use caracal_mandate::claims::Claims;
+use caracal_mandate::claims::{Claims, MandateUse};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::upstream::{Directive, form_encode};
 use caracal_mandate::verdict::DenyReason;
@@ -13,15 +15,31 @@ use crate::reply::Refusal;
 use crate::signed::{SignedCall, send};
 
 /// The exchange endpoint.
-pub const PATH: &str = "/oauth/2/token";
+pub const EXCHANGE_PATH: &str = "/oauth/2/token";
+/// Where a mandate is checked.
+pub const CHECK_PATH: &str = "/internal/gateway/check";
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 /// What the STS says when a mandate was used before.
 const REPLAY: &str = "token replay detected";
 
-/// What is exchanged.
+/// What the STS is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// Does the mandate still stand?
+    Check,
+    /// May it be used, and how does the request go on? `burn`: the STS spends it.
+    Exchange {
+        /// Whether this was its only use.
+        burn: bool,
+    },
+}
+
+/// The request that the STS is asked about.
 #[derive(Clone, Copy)]
-pub struct Exchange<'a> {
+pub struct Asked<'a> {
+    /// What is asked.
+    pub question: Question,
     /// The inbound mandate's claims.
     pub claims: &'a Claims,
     /// The inbound mandate.
@@ -34,8 +52,6 @@ pub struct Exchange<'a> {
     pub path: &'a [u8],
     /// The request's id.
     pub request_id: &'a str,
-    /// Whether the STS spends the mandate.
-    pub burn: bool,
 }
 
 /// What the STS granted.
@@ -55,40 +71,81 @@ pub fn start(
     host: &dyn Host,
     key: &GatewayKey,
     server: &Server,
-    exchange: &Exchange<'_>,
+    asked: &Asked<'_>,
 ) -> Result<CallToken, Refusal> {
     let mut fields: Vec<(&str, &[u8])> = vec![
         ("grant_type", b"urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("zone_id", exchange.claims.zone_id.as_str().as_bytes()),
-        ("application_id", exchange.claims.client_id.as_str().as_bytes()),
-        ("subject_token", exchange.token.as_bytes()),
+        ("zone_id", asked.claims.zone_id.as_str().as_bytes()),
+        ("application_id", asked.claims.client_id.as_str().as_bytes()),
+        ("subject_token", asked.token.as_bytes()),
         ("subject_token_type", b"urn:ietf:params:oauth:token-type:access_token"),
-        ("resource", exchange.resource.as_bytes()),
-        ("request_method", exchange.method),
-        ("request_path", exchange.path),
-        ("gateway_request_id", exchange.request_id.as_bytes()),
+        ("resource", asked.resource.as_bytes()),
+        ("request_method", asked.method),
+        ("request_path", asked.path),
+        ("gateway_request_id", asked.request_id.as_bytes()),
     ];
-    if exchange.burn {
-        fields.push(("gateway_burn_jti", b"1"));
-    }
+    let path = match asked.question {
+        Question::Exchange { burn } => {
+            if burn {
+                fields.push(("gateway_burn_jti", b"1"));
+            }
+            EXCHANGE_PATH
+        }
+        Question::Check => {
+            let gateway = asked.claims.usage == MandateUse::Gateway;
+            fields.push(("mandate_use", if gateway { b"gateway" } else { b"resource" }));
+            CHECK_PATH
+        }
+    };
     let body = form_encode(&fields);
     let call = SignedCall {
         server,
         method: "POST",
-        path: PATH,
+        path,
         content_type: Some("application/x-www-form-urlencoded"),
         body: body.as_bytes(),
-        request_id: Some(exchange.request_id),
+        request_id: Some(asked.request_id),
         timeout_ms: server.timeout_ms,
     };
     send(host, key, &call).map_err(|_| DenyReason::StsUnreachable.into())
 }
 
-/// Reads the outcome; `None` is a failure in transport.
+/// Why the STS does not let a request go on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// What the caller is told.
+    pub refusal: Refusal,
+    /// Whether the STS will say the same as long as policy stays as it is.
+    pub lasting: bool,
+}
+
+impl<T: Into<Refusal>> From<T> for Refused {
+    fn from(refusal: T) -> Self {
+        Self { refusal: refusal.into(), lasting: false }
+    }
+}
+
+/// Reads the outcome of a check; `None` is a failure in transport.
 ///
 /// # Errors
-/// The [`Refusal`] to answer with.
-pub fn outcome(answer: Option<Answer>, resource: &str) -> Result<Granted, Refusal> {
+/// Why it is not allowed.
+pub fn checked(answer: Option<Answer>) -> Result<(), Refused> {
+    let answer = answer.ok_or(DenyReason::StsUnreachable)?;
+    if answer.status != 200 {
+        return Err(refused(&answer));
+    }
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match body.get("active") {
+        Some(Value::Bool(true)) if answer.is_json() => Ok(()),
+        _ => Err(DenyReason::StsInvalid.into()),
+    }
+}
+
+/// Reads the outcome of an exchange; `None` is a failure in transport.
+///
+/// # Errors
+/// Why it is not granted.
+pub fn outcome(answer: Option<Answer>, resource: &str) -> Result<Granted, Refused> {
     let answer = answer.ok_or(DenyReason::StsUnreachable)?;
     if answer.status != 200 {
         return Err(refused(&answer));
@@ -110,7 +167,7 @@ pub fn outcome(answer: Option<Answer>, resource: &str) -> Result<Granted, Refusa
     Ok(Granted { access_token: access_token.to_owned(), directive })
 }
 
-fn refused(answer: &Answer) -> Refusal {
+fn refused(answer: &Answer) -> Refused {
     let status = answer.status;
     // A success that is not 200, or something informational, is no answer to an exchange.
     if !(300..=599).contains(&status) {
@@ -127,7 +184,9 @@ fn refused(answer: &Answer) -> Refusal {
             let description = text("error_description").unwrap_or_default();
             let replay = status == 401 && description == REPLAY;
             let reason = if replay { DenyReason::Replay } else { DenyReason::StsRefused };
-            Refusal { reason, status, error: error.to_owned(), description: description.to_owned() }
+            let refusal =
+                Refusal { reason, status, error: error.to_owned(), description: description.to_owned() };
+            Refused { refusal, lasting: body.get("lasting") == Some(&Value::Bool(true)) }
         }
         // Envoy's own answers in the place of a server that is silent or gone.
         None if status == 504 => DenyReason::StsTimeout.into(),
@@ -137,7 +196,8 @@ fn refused(answer: &Answer) -> Refusal {
             status,
             error: "sts_unavailable".to_owned(),
             description: status_text(status).to_owned(),
-        },
+        }
+        .into(),
     }
 }
 
@@ -159,47 +219,6 @@ fn status_text(status: u16) -> &'static str {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         _ => "unexpected status",
-    }
-}
-
-/// Stops asking an STS that keeps failing.
-#[derive(Debug, Default)]
-pub struct Circuit {
-    failures: u32,
-    open_until: u64,
-}
-
-/// Counted failures that open the circuit.
-const FAILURES_TO_OPEN: u32 = 3;
-/// How long it stays open, in milliseconds.
-const OPEN_MS: u64 = 10_000;
-
-impl Circuit {
-    /// Whether nothing may be sent now (unix milliseconds).
-    #[must_use]
-    pub fn is_open(&self, now: u64) -> bool {
-        now < self.open_until
-    }
-
-    /// A success closes the circuit for good.
-    pub fn succeeded(&mut self) {
-        *self = Self::default();
-    }
-
-    /// A failure counts when the STS could not do its work; a refusal does not. `true` when the circuit
-    /// opened. The count stays after the pause, so that the next failure opens it again.
-    pub fn failed(&mut self, refusal: &Refusal, now: u64) -> bool {
-        // An answer that cannot be read says nothing about the STS: one resource's must not close the way for all others.
-        let unreadable = refusal.reason == DenyReason::StsInvalid;
-        if unreadable || refusal.error != "sts_unavailable" || refusal.status < 500 {
-            return false;
-        }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < FAILURES_TO_OPEN {
-            return false;
-        }
-        self.open_until = now.saturating_add(OPEN_MS);
-        true
     }
 }
 
@@ -254,7 +273,7 @@ mod tests {
             ),
         ] {
             let shown = format!("{answer:?}");
-            let Err(refusal) = outcome(answer, "r") else { panic!("{shown}") };
+            let Err(Refused { refusal, lasting: false }) = outcome(answer, "r") else { panic!("{shown}") };
             let got = (refusal.status, refusal.error.as_str(), refusal.description.as_str());
             assert_eq!(got, (status, error, description), "{shown}");
         }
@@ -267,24 +286,22 @@ mod tests {
     }
 
     #[test]
-    fn a10_circuit() {
-        let failure = Refusal::from(DenyReason::StsUnreachable);
-        let mut denial = Refusal::from(DenyReason::StsRefused);
-        denial.status = 503;
-        denial.error = "policy_eval_failed".to_owned();
-        let mut circuit = Circuit::default();
-        for _ in 0..5 {
-            assert!(!circuit.failed(&denial, 0));
+    fn a_check_allows_by_one_answer_only() {
+        let json = "application/json";
+        assert!(checked(answer(200, json, r#"{"active":true}"#)).is_ok());
+        for (status, media_type, body) in [
+            (200, json, r#"{"active":false}"#),
+            (200, json, r#"{"active":"true"}"#),
+            (200, json, "{}"),
+            (200, "text/plain", r#"{"active":true}"#),
+            (204, json, r#"{"active":true}"#),
+        ] {
+            let refused = checked(answer(status, media_type, body)).unwrap_err();
+            assert_eq!(refused, Refused::from(DenyReason::StsInvalid), "{status} {media_type} {body}");
         }
-        assert!(!circuit.failed(&failure, 0));
-        assert!(!circuit.failed(&failure, 0));
-        assert!(!circuit.is_open(0));
-        assert!(circuit.failed(&failure, 0));
-        assert!(circuit.is_open(9_999));
-        assert!(!circuit.is_open(10_000));
-        assert!(circuit.failed(&failure, 10_000), "the next single failure opens it again");
-        circuit.succeeded();
-        assert!(!circuit.is_open(10_001));
-        assert!(!circuit.failed(&failure, 10_001));
+        assert_eq!(checked(None).unwrap_err(), DenyReason::StsUnreachable.into());
+        let denied = r#"{"error":"access_denied","error_description":"policy denied (x)","lasting":true}"#;
+        let refused = checked(answer(403, json, denied)).unwrap_err();
+        assert!(refused.lasting && refused.refusal.status == 403);
     }
 }

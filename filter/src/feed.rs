@@ -8,6 +8,7 @@ use caracal_mandate::gateway_signature::GatewayKey;
 use crate::config::FeedConfig;
 use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::metrics;
+use crate::pause::Pause;
 use crate::signed::{SignedCall, send};
 use crate::snapshot::{self, Status};
 use crate::wire;
@@ -32,7 +33,7 @@ pub struct FeedPoller {
     deltas: Vec<Generation>,
     in_flight: Option<CallToken>,
     failures: u32,
-    next_poll: u64,
+    pause: Pause,
 }
 
 impl FeedPoller {
@@ -47,13 +48,13 @@ impl FeedPoller {
             deltas: Vec::new(),
             in_flight: None,
             failures: 0,
-            next_poll: 0,
+            pause: Pause::default(),
         }
     }
 
     /// Starts a poll when none is under way and the pause after a failure is over.
     pub fn on_tick(&mut self, host: &dyn Host) {
-        if self.in_flight.is_none() && host.now() >= self.next_poll {
+        if self.in_flight.is_none() && self.pause.is_over(host.now()) {
             self.poll(host);
         }
     }
@@ -111,7 +112,7 @@ impl FeedPoller {
         if !is_snapshot && self.lineage == 0 {
             return Err("the first answer is no snapshot".to_owned());
         }
-        if let Err(error) = self.state.apply(response, host.now()) {
+        if let Err(error) = self.state.apply(response) {
             // Ask for everything: nothing that was known is worth keeping after a gap.
             self.state = FeedState::default();
             return Err(error.to_string());
@@ -122,7 +123,8 @@ impl FeedPoller {
         } else if generation != previous {
             self.share_delta(host, generation, text);
         }
-        let status = Status { generation, polled_at: host.now(), lineage: self.lineage };
+        let status =
+            Status { generation, polled_at: host.now(), lineage: self.lineage, time: self.state.time };
         host.share(snapshot::STATUS_KEY, &status.to_bytes());
         host.count(metrics::FEED_POLLS, 1);
         host.gauge(metrics::FEED_GENERATION, generation.0);
@@ -150,12 +152,12 @@ impl FeedPoller {
 
     fn fail(&mut self, host: &dyn Host, problem: &str) {
         self.failures = self.failures.saturating_add(1);
-        let pause = (100_u64 << self.failures.min(10)).min(MAX_BACKOFF_MS);
-        self.next_poll = host.now().saturating_add(pause);
+        self.pause = Pause::after_failures(host.now(), self.failures, MAX_BACKOFF_MS);
         host.count(metrics::FEED_ERRORS, 1);
         let message = format!(
-            "caracal feed: poll of cluster {} failed: {problem}; next in {pause} ms",
-            self.config.sts.cluster
+            "caracal feed: poll of cluster {} failed: {problem}; next in {} ms",
+            self.config.sts.cluster,
+            self.pause.millis()
         );
         host.log(Level::Warn, &message);
     }

@@ -4,6 +4,8 @@
 //! All decisions are made by `caracal-mandate`; this crate brings it what it needs and acts on what it
 //! says.
 
+mod bind;
+pub mod circuit;
 pub mod config;
 pub mod crypto;
 mod entry;
@@ -12,7 +14,9 @@ pub mod exchange;
 pub mod feed;
 pub mod forward;
 pub mod host;
+pub mod known;
 pub mod metrics;
+pub mod pause;
 pub mod pure;
 pub mod record;
 pub mod reply;

@@ -37,7 +37,7 @@ impl Record {
             decision: "allow",
             evaluation_status: "executed",
             reason: None,
-            metadata: Metadata { role: role.name(), ..Metadata::default() },
+            metadata: Metadata { role: role.name(), decided_by: Some("filter"), ..Metadata::default() },
         }
     }
 
@@ -70,13 +70,19 @@ impl Record {
     }
 
     /// Why the STS is asked.
-    pub fn doubt(&mut self, doubt: Option<Doubt>) {
+    pub fn doubt(&mut self, doubt: Doubt) {
         self.metadata.doubt = match doubt {
-            Some(Doubt::FilterBehind) => Some("filter_behind"),
-            Some(Doubt::PolicyChanged) => Some("policy_changed"),
-            Some(Doubt::SingleUse) => Some("single_use"),
-            Some(_) | None => None,
+            Doubt::CredentialMissing => Some("credential_missing"),
+            Doubt::FilterBehind => Some("filter_behind"),
+            Doubt::PolicyChanged => Some("policy_changed"),
+            Doubt::SingleUse => Some("single_use"),
+            _ => None,
         };
+    }
+
+    /// The STS is asked about this very request.
+    pub fn asked(&mut self) {
+        self.metadata.decided_by = Some("sts");
     }
 
     /// How the STS lets the request go on.

@@ -1,23 +1,26 @@
 //! One request, from its headers to its end.
 //!
 //! A request is `New`, then `Asking` while the STS is asked, and ends up `Forwarded` or `Refused`.
-//! [`Flow::Continue`] on the way to the upstream comes from `Forwarded` only, and that stage is entered
-//! from an allow only: at the end of [`Request::on_request_headers`] for a verdict that allows, and at
-//! the end of [`Request::on_answer`] for an exchange that the STS granted.
+//! [`Flow::Continue`] on the way to the upstream comes from `Forwarded` only. One function enters that stage, and it is
+//! called for a verdict that allows without doubt, and for one whose doubt the STS took away: just now, or when it was
+//! asked about the same mandate under the same policy.
 
 use std::rc::Rc;
 
-use caracal_mandate::decide::{self, Binding, Decision, Facts, SignatureCache, decide};
+use caracal_mandate::anchor::Anchor;
+use caracal_mandate::feed::CredentialKind;
 use caracal_mandate::header;
-use caracal_mandate::id::{ResourceIdentifier, ZoneId};
 use caracal_mandate::path::{DecodedPath, split_target};
+use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
 
-use crate::config::{self, Role};
+use crate::bind;
+use crate::config::Role;
 use crate::evidence::Admission;
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Asked, Granted, Question, Refused};
 use crate::forward::{self, Inbound};
 use crate::host::{AnswerSize, CallToken, Host, Level};
+use crate::known::{Case, Kept};
 use crate::metrics;
 use crate::record::Record;
 use crate::reply::Refusal;
@@ -34,9 +37,18 @@ pub enum Flow {
 
 enum Stage {
     New,
-    Asking { token: CallToken, since: u64, mandate: Rc<VerifiedMandate>, resource: ResourceIdentifier },
+    Asking(Box<Asking>),
     Forwarded(Rc<VerifiedMandate>),
     Refused,
+}
+
+/// What the STS is asked, and why.
+struct Asking {
+    token: CallToken,
+    since: u64,
+    case: Case,
+    doubt: Doubt,
+    question: Question,
 }
 
 /// One request.
@@ -88,19 +100,20 @@ impl Request {
         if admission == Admission::Backlog {
             return self.refuse(DenyReason::AuditBacklog);
         }
-        let Decision { verdict, resource, mandate } = match self.decide() {
+        let decision = match bind::judge(&self.worker, &self.inbound) {
             Ok(decision) => decision,
             Err(reason) => return self.refuse(reason),
         };
-        self.record.decision(resource.as_ref(), mandate.as_deref());
-        let flow = match (self.worker.config.role, verdict) {
-            (_, Verdict::Deny(reason)) => Err(reason.into()),
-            (Role::Resource, Verdict::Allow(mandate)) => self.forward_to_resource(mandate),
-            (Role::Resource, Verdict::Ask(_, Doubt::FilterBehind)) => Err(DenyReason::FilterBehind.into()),
-            (Role::Resource, Verdict::Ask(_, Doubt::PolicyChanged)) => Err(DenyReason::PolicyChanged.into()),
-            (Role::Resource, Verdict::Ask(..)) => Err(DenyReason::Internal.into()),
-            (Role::Gateway, Verdict::Allow(mandate)) => self.ask(mandate, resource, None),
-            (Role::Gateway, Verdict::Ask(mandate, doubt)) => self.ask(mandate, resource, Some(doubt)),
+        self.record.decision(decision.resource.as_ref(), decision.mandate.as_deref());
+        let verdict = decision.verdict.clone();
+        let flow = match (verdict, Case::of(decision)) {
+            (Verdict::Deny(reason), _) => Err(reason.into()),
+            (Verdict::Allow(_), Some(case)) => self.settled(case),
+            (Verdict::Ask(_, Doubt::SingleUse), Some(case)) => {
+                self.ask(case, Doubt::SingleUse, Question::Exchange { burn: true })
+            }
+            (Verdict::Ask(_, doubt), Some(case)) => self.doubtful(case, doubt),
+            (Verdict::Allow(_) | Verdict::Ask(..), None) => Err(DenyReason::Internal.into()),
         };
         flow.unwrap_or_else(|refusal| self.refuse(refusal))
     }
@@ -125,52 +138,63 @@ impl Request {
 
     /// The STS answered. Answers to anything but the call under way change nothing.
     pub fn on_answer(&mut self, token: CallToken, size: AnswerSize) {
-        let Stage::Asking { token: expected, .. } = &self.stage else { return };
-        if *expected != token {
+        let Stage::Asking(asking) = &self.stage else { return };
+        if asking.token != token {
             return;
         }
         // Whatever happens below, a second answer finds nothing to act on.
-        let Stage::Asking { since, mandate, resource, .. } =
-            std::mem::replace(&mut self.stage, Stage::Refused)
-        else {
-            return;
-        };
+        let Stage::Asking(asking) = std::mem::replace(&mut self.stage, Stage::Refused) else { return };
+        match self.answered(*asking, size) {
+            Ok(()) => self.host().resume(),
+            Err(refusal) => {
+                self.refuse(refusal);
+            }
+        }
+    }
+
+    /// Acts on the STS's answer, and remembers it where that is allowed.
+    fn answered(&mut self, asking: Asking, size: AnswerSize) -> Result<(), Refusal> {
+        let Asking { since, case, doubt, question, .. } = asking;
         let host = Rc::clone(&self.worker.host);
         let now = host.now();
         host.gauge(metrics::STS_LATENCY, now.saturating_sub(since));
-        let outcome = exchange::outcome(host.answer(size), resource.as_str());
+        let outcome = match question {
+            Question::Check => exchange::checked(host.answer(size)).map(|()| None),
+            Question::Exchange { .. } => {
+                exchange::outcome(host.answer(size), case.resource.as_str()).map(Some)
+            }
+        };
+        let reusable = doubt != Doubt::SingleUse;
         let granted = match outcome {
             Ok(granted) => {
                 self.worker.circuit.borrow_mut().succeeded();
                 granted
             }
-            Err(refusal) => {
+            Err(Refused { refusal, lasting }) => {
                 host.count(metrics::STS_ERRORS, 1);
                 if self.worker.circuit.borrow_mut().failed(&refusal, now) {
                     host.count(metrics::CIRCUIT_OPENED, 1);
                     host.log(Level::Warn, "caracal: the circuit towards the STS is open for 10 s");
                 }
-                self.refuse(refusal);
-                return;
+                if reusable && lasting {
+                    self.worker.memory.borrow_mut().remember(case, Err(refusal.clone()));
+                }
+                return Err(unanswered(doubt, question, refusal));
             }
         };
+        if reusable {
+            let kept = granted.clone().and_then(Kept::of);
+            self.worker.memory.borrow_mut().remember(case.clone(), Ok(kept));
+        }
         // What was revoked while the STS was asked stays revoked.
-        let revoked = self.revoked(&mandate);
-        if revoked {
-            self.refuse(DenyReason::Revoked);
-            return;
+        if self.revoked(&case.mandate) {
+            return Err(DenyReason::Revoked.into());
         }
-        self.record.directive(&granted.directive);
-        match forward::to_upstream(&self.worker, &self.inbound, &granted) {
-            Ok(host_name) => {
-                self.record.upstream(host_name);
-                self.stage = Stage::Forwarded(mandate);
-                host.resume();
-            }
-            Err(reason) => {
-                self.refuse(reason);
-            }
-        }
+        let granted = match (self.worker.config.role, granted) {
+            (Role::Gateway, None) => self.at_hand(&case),
+            (_, granted) => granted,
+        };
+        self.forward(&case, granted.as_ref())
     }
 
     /// Headers of the response, or of our own answer.
@@ -204,112 +228,118 @@ impl Request {
     pub fn on_end(&mut self) {
         match &self.stage {
             Stage::New | Stage::Refused => {}
-            Stage::Asking { .. } => self.record.cancelled(),
+            Stage::Asking(_) => self.record.cancelled(),
             Stage::Forwarded(_) => self.host().count(metrics::ALLOWED, 1),
         }
         self.write_record();
     }
 
-    fn decide(&mut self) -> Result<Decision, DenyReason> {
-        let worker = Rc::clone(&self.worker);
-        let config = &worker.config;
-        let mut view = worker.view.borrow_mut();
-        let state =
-            view.fresh(worker.host.as_ref(), config.max_feed_age_ms).map_err(|_| DenyReason::FeedStale)?;
-        if config.issuer.as_ref().is_some_and(|issuer| *issuer != state.issuer) {
-            return Err(DenyReason::IssuerMismatch);
+    /// Goes on with a mandate about which there is no doubt.
+    fn settled(&mut self, case: Case) -> Result<Flow, Refusal> {
+        if self.worker.config.role == Role::Resource {
+            self.forward(&case, None)?;
+            return Ok(Flow::Continue);
         }
-        let authorization = self.inbound.all("authorization");
-        let client_id = self.inbound.all("x-caracal-client-id");
-        let resource_header = self.inbound.all("x-caracal-resource");
-        let bound = match &config.binding {
-            config::Binding::Metadata => Some(bound_by_route(worker.host.as_ref())?),
-            config::Binding::Fixed { .. } | config::Binding::Header => None,
-        };
-        let binding = match (&config.binding, &bound) {
-            (config::Binding::Fixed { zone, resource }, _) => Binding::Fixed { zone: Some(zone), resource },
-            (config::Binding::Metadata, Some((zone, resource))) => {
-                let route_zone = zone.as_ref();
-                if let (Some(route), Some(configured)) = (route_zone, config.zone.as_ref())
-                    && route != configured
-                {
-                    return Err(DenyReason::ZoneMismatch);
-                }
-                Binding::Fixed { zone: route_zone.or(config.zone.as_ref()), resource }
+        match self.at_hand(&case) {
+            Some(granted) => {
+                self.forward(&case, Some(&granted))?;
+                Ok(Flow::Continue)
             }
-            (config::Binding::Header | config::Binding::Metadata, _) => {
-                Binding::Header { zone: config.zone.as_ref(), values: &resource_header }
-            }
-        };
-        let facts = Facts {
-            role: match config.role {
-                Role::Gateway => decide::Role::Gateway,
-                Role::Resource => decide::Role::Resource,
-            },
-            binding,
-            authorization: &authorization,
-            client_id: &client_id,
-            method: self.inbound.method(),
-            path: self.inbound.path(),
-            now: worker.host.now(),
-        };
-        let mut signatures: std::cell::RefMut<'_, SignatureCache> = worker.signatures.borrow_mut();
-        Ok(decide(&facts, state, &mut signatures, &worker.verifier))
+            None => self.ask(case, Doubt::CredentialMissing, Question::Exchange { burn: false }),
+        }
     }
 
-    fn forward_to_resource(&mut self, mandate: Rc<VerifiedMandate>) -> Result<Flow, Refusal> {
-        forward::to_resource(&self.worker, &self.inbound)?;
-        self.stage = Stage::Forwarded(mandate);
-        Ok(Flow::Continue)
+    /// Asks the STS, unless it said already what it makes of this mandate under this policy.
+    fn doubtful(&mut self, case: Case, doubt: Doubt) -> Result<Flow, Refusal> {
+        if doubt == Doubt::PolicyChanged {
+            let known = self.worker.memory.borrow_mut().find(&case);
+            if let Some(known) = known {
+                self.record.doubt(doubt);
+                return match &known.answer {
+                    Ok(_) => self.settled(case),
+                    Err(refusal) => Err(refusal.clone()),
+                };
+            }
+        }
+        let needs_no_credential =
+            self.worker.config.role == Role::Resource || forwards_alone(&case).is_some();
+        let question = if needs_no_credential { Question::Check } else { Question::Exchange { burn: false } };
+        self.ask(case, doubt, question)
     }
 
-    fn ask(
-        &mut self,
-        mandate: Rc<VerifiedMandate>,
-        resource: Option<ResourceIdentifier>,
-        doubt: Option<Doubt>,
-    ) -> Result<Flow, Refusal> {
-        let resource = resource.ok_or(DenyReason::MissingResource)?;
+    /// How a gateway forwards without asking anybody: the upstream wants no credential, or its one is at hand.
+    fn at_hand(&self, case: &Case) -> Option<Granted> {
+        if let Some(url) = forwards_alone(case) {
+            let directive =
+                Directive { url: url.to_owned(), auth_mode: "none".to_owned(), ..Directive::default() };
+            return Some(Granted { access_token: String::new(), directive });
+        }
+        let known = self.worker.memory.borrow_mut().find(case)?;
+        let kept = known.answer.as_ref().ok()?.as_ref()?;
+        let now = i64::try_from(self.host().now() / 1_000).unwrap_or(i64::MAX);
+        kept.holds(now, |anchors| self.any_revoked(&case.mandate, anchors)).then(|| kept.granted.clone())
+    }
+
+    fn ask(&mut self, case: Case, doubt: Doubt, question: Question) -> Result<Flow, Refusal> {
         self.record.doubt(doubt);
+        self.record.asked();
         let worker = Rc::clone(&self.worker);
         let now = worker.host.now();
         if worker.circuit.borrow().is_open(now) {
-            return Err(DenyReason::StsCircuitOpen.into());
+            return Err(unanswered(doubt, question, DenyReason::StsCircuitOpen.into()));
         }
         let path =
             DecodedPath::parse(split_target(self.inbound.path()).0).map_err(|_| DenyReason::PathTraversal)?;
         let token = self.inbound.all("authorization");
         let token = token.first().ok_or(DenyReason::MissingBearer)?;
         let token = header::bearer(token).map_err(|_| DenyReason::MissingBearer)?;
-        let exchange = Exchange {
-            claims: &mandate.claims,
+        let asked = Asked {
+            question,
+            claims: &case.mandate.claims,
             token,
-            resource: resource.as_str(),
+            resource: case.resource.as_str(),
             method: self.inbound.method(),
             path: path.as_bytes(),
             request_id: self.inbound.request_id(),
-            burn: doubt == Some(Doubt::SingleUse),
         };
-        match exchange::start(worker.host.as_ref(), &worker.key, &worker.config.sts, &exchange) {
+        match exchange::start(worker.host.as_ref(), &worker.key, &worker.config.sts, &asked) {
             Ok(token) => {
-                self.stage = Stage::Asking { token, since: now, mandate, resource };
+                self.stage = Stage::Asking(Box::new(Asking { token, since: now, case, doubt, question }));
                 Ok(Flow::Pause)
             }
             Err(refusal) => {
                 worker.host.count(metrics::STS_ERRORS, 1);
                 worker.circuit.borrow_mut().failed(&refusal, now);
-                Err(refusal)
+                Err(unanswered(doubt, question, refusal))
             }
         }
     }
 
+    /// Prepares the request for where it goes. Only here does a request come to be forwarded.
+    fn forward(&mut self, case: &Case, granted: Option<&Granted>) -> Result<(), Refusal> {
+        match (self.worker.config.role, granted) {
+            (Role::Resource, None) => forward::to_resource(&self.worker, &self.inbound)?,
+            (Role::Gateway, Some(granted)) => {
+                self.record.directive(&granted.directive);
+                let host_name = forward::to_upstream(&self.worker, &self.inbound, granted)?;
+                self.record.upstream(host_name);
+            }
+            (Role::Resource, Some(_)) | (Role::Gateway, None) => return Err(DenyReason::Internal.into()),
+        }
+        self.stage = Stage::Forwarded(Rc::clone(&case.mandate));
+        Ok(())
+    }
+
     fn revoked(&self, mandate: &VerifiedMandate) -> bool {
+        self.any_revoked(mandate, &mandate.anchors)
+    }
+
+    /// Whether one of these anchors, or the mandate's zone, is gone.
+    fn any_revoked(&self, mandate: &VerifiedMandate, anchors: &[Anchor]) -> bool {
         let mut view = self.worker.view.borrow_mut();
         let state = view.latest(self.host());
         // A zone that is gone takes all its mandates along.
-        state
-            .zone(&mandate.claims.zone_id)
-            .is_none_or(|zone| zone.revoked.first_revoked(&mandate.anchors).is_some())
+        state.zone(&mandate.claims.zone_id).is_none_or(|zone| zone.revoked.first_revoked(anchors).is_some())
     }
 
     fn refuse(&mut self, refusal: impl Into<Refusal>) -> Flow {
@@ -341,16 +371,19 @@ impl Request {
     }
 }
 
-fn bound_by_route(host: &dyn Host) -> Result<(Option<ZoneId>, ResourceIdentifier), DenyReason> {
-    let read = |name| {
-        let value = host.property(&["xds", "route_metadata", "filter_metadata", "caracal", name])?;
-        String::from_utf8(value).ok()
-    };
-    let resource = read("resource").and_then(|resource| ResourceIdentifier::new(resource).ok());
-    let resource = resource.ok_or(DenyReason::MissingResource)?;
-    let zone = match read("zone") {
-        None => None,
-        Some(zone) => Some(ZoneId::new(zone).map_err(|_| DenyReason::ZoneMismatch)?),
-    };
-    Ok((zone, resource))
+/// The upstream, where it wants no credential.
+fn forwards_alone(case: &Case) -> Option<&str> {
+    let upstream = case.entry.upstream.as_ref()?;
+    (upstream.credential == CredentialKind::None).then_some(upstream.url.as_str())
+}
+
+/// What a caller is told whose mandate is in doubt when the STS cannot be asked.
+fn unanswered(doubt: Doubt, question: Question, refusal: Refusal) -> Refusal {
+    use DenyReason::{FilterBehind, PolicyChanged, StsCircuitOpen, StsInvalid, StsTimeout, StsUnreachable};
+    let silent = matches!(refusal.reason, StsCircuitOpen | StsInvalid | StsTimeout | StsUnreachable);
+    match (question, doubt) {
+        (Question::Check, Doubt::FilterBehind) if silent => FilterBehind.into(),
+        (Question::Check, Doubt::PolicyChanged) if silent => PolicyChanged.into(),
+        _ => refusal,
+    }
 }

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use caracal_mandate::decide::SignatureCache;
 use caracal_mandate::gateway_signature::GatewayKey;
 
+use crate::circuit::Circuit;
 use crate::config::{Config, FilterConfig};
 use crate::crypto::Verifier;
 use crate::evidence::Evidence;
-use crate::exchange::Circuit;
 use crate::feed::{self, FeedPoller};
 use crate::host::{AnswerSize, CallToken, Host, Level};
+use crate::known::Memory;
 use crate::metrics;
 use crate::signed::KEY_VARIABLE;
 use crate::snapshot::View;
@@ -33,6 +34,8 @@ pub struct Worker {
     pub view: RefCell<View>,
     /// Tokens with a good signature.
     pub signatures: RefCell<SignatureCache>,
+    /// What the STS said about mandates.
+    pub memory: RefCell<Memory>,
     /// The circuit towards the STS.
     pub circuit: RefCell<Circuit>,
     /// Events on their way to Audit.
@@ -95,6 +98,7 @@ impl Root {
                     verifier,
                     view: RefCell::default(),
                     signatures: RefCell::new(SignatureCache::new(config.signature_cache)),
+                    memory: RefCell::new(Memory::new(config.signature_cache)),
                     circuit: RefCell::default(),
                     evidence: RefCell::new(Evidence::new(host.as_ref(), &config)),
                     config: *config,

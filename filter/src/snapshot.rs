@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `status` | generation, time of the last successful poll (unix ms), lineage: three little-endian u64 |
+//! | `status` | generation, time of the last successful poll (unix ms), lineage, time at the STS then: four little-endian u64 |
 //! | `snapshot` | lineage, then the whole state as a snapshot answer in JSON |
 //! | `delta/<generation % 256>` | lineage, then the answer in JSON that led to that generation |
 //!
@@ -44,13 +44,15 @@ pub struct Status {
     pub polled_at: u64,
     /// Which snapshot the deltas continue.
     pub lineage: u64,
+    /// The time at the STS when it was last heard, unix milliseconds.
+    pub time: u64,
 }
 
 impl Status {
     /// As shared.
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
-        [self.generation.0, self.polled_at, self.lineage]
+        [self.generation.0, self.polled_at, self.lineage, self.time]
             .iter()
             .flat_map(|number| number.to_le_bytes())
             .collect()
@@ -64,6 +66,7 @@ impl Status {
             generation: Generation(numbers.next()?),
             polled_at: numbers.next()?,
             lineage: numbers.next()?,
+            time: numbers.next()?,
         })
     }
 }
@@ -81,18 +84,21 @@ pub struct View {
 }
 
 impl View {
-    /// The state, caught up with what is shared and at most `max_age_ms` old.
+    /// The state, caught up with what is shared and at most `max_age_ms` old, and the time to decide at: the own clock's,
+    /// but never before what the STS said. Anchors are forgotten by the STS's time, so a mandate that one of them could
+    /// still name has expired by then, also where the own clock was set back.
     ///
     /// # Errors
     /// [`Stale`]: no snapshot yet, last poll too long ago, or a clock that went backwards.
-    pub fn fresh(&mut self, host: &dyn Host, max_age_ms: u64) -> Result<&FeedState, Stale> {
+    pub fn fresh(&mut self, host: &dyn Host, max_age_ms: u64) -> Result<(&FeedState, u64), Stale> {
         let status = host.shared(STATUS_KEY).and_then(|bytes| Status::from_bytes(&bytes)).ok_or(Stale)?;
-        let age = host.now().checked_sub(status.polled_at).ok_or(Stale)?;
+        let now = host.now();
+        let age = now.checked_sub(status.polled_at).ok_or(Stale)?;
         if age > max_age_ms {
             return Err(Stale);
         }
         self.catch_up(host, status)?;
-        Ok(&self.state)
+        Ok((&self.state, now.max(status.time)))
     }
 
     /// The state as far as it can be caught up with, however old: for streams that were allowed already.
@@ -130,9 +136,8 @@ impl View {
             wanted = delta.previous;
             missing.push(delta);
         }
-        let now = host.now();
         for delta in missing.into_iter().rev() {
-            if self.state.apply(delta, now).is_err() {
+            if self.state.apply(delta).is_err() {
                 // Half applied: what is here belongs to no generation that anybody shared.
                 *self = Self::default();
                 return None;
@@ -148,7 +153,7 @@ impl View {
         if !snapshot.snapshot {
             return None;
         }
-        self.state.apply(snapshot, host.now()).ok()?;
+        self.state.apply(snapshot).ok()?;
         self.lineage = status.lineage;
         // The singleton may have moved on since `status` was read: newer than asked for is as good.
         if self.state.generation < status.generation && self.follow(host, status).is_none() {

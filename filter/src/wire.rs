@@ -6,7 +6,7 @@
 
 use caracal_mandate::anchor::{Anchor, RevokedAnchor};
 use caracal_mandate::epoch::{AuthorityEpoch, Generation, PolicyEpoch};
-use caracal_mandate::feed::{FeedResponse, ResourceEntry, ZoneFeed};
+use caracal_mandate::feed::{CredentialKind, FeedResponse, ResourceEntry, UpstreamEntry, ZoneFeed};
 use caracal_mandate::id::{
     AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, KeyId, ResourceIdentifier, ZoneId,
 };
@@ -38,6 +38,7 @@ pub fn read(text: &[u8]) -> Result<FeedResponse, WireError> {
         generation: Generation(number(&value, "generation")?),
         snapshot: flag(&value, "snapshot")?.ok_or(WireError::Member("snapshot"))?,
         issuer: text_of(&value, "issuer")?.to_owned(),
+        time: number(&value, "time")?,
         zones: each(required(&value, "zones")?, "zones", read_zone)?,
         removed_zones: list(&value, "removed_zones", |zone| parse(zone, |text| ZoneId::new(text).ok()))?,
     })
@@ -96,7 +97,22 @@ fn read_resource(resource: &Value) -> Option<ResourceEntry> {
         operations: list(resource, "operations", read_operation).ok()?,
         enforcement,
         multi_use: flag(resource, "multi_use").ok()?.unwrap_or(false),
+        scopes: list(resource, "scopes", |scope| parse(scope, |text| Scope::new(text).ok())).ok()?,
+        upstream: match resource.get("upstream") {
+            None => None,
+            Some(upstream) => Some(read_upstream(upstream)?),
+        },
     })
+}
+
+fn read_upstream(upstream: &Value) -> Option<UpstreamEntry> {
+    let credential = match text_of(upstream, "credential").ok()? {
+        "none" => CredentialKind::None,
+        "mandate" => CredentialKind::Mandate,
+        "brokered" => CredentialKind::Brokered,
+        _ => return None,
+    };
+    Some(UpstreamEntry { url: text_of(upstream, "url").ok()?.to_owned(), credential })
 }
 
 fn read_operation(operation: &Value) -> Option<Operation> {
@@ -171,6 +187,7 @@ pub fn write(response: &FeedResponse) -> Vec<u8> {
         ("generation", response.generation.0.into()),
         ("snapshot", response.snapshot.into()),
         ("issuer", string(&response.issuer)),
+        ("time", response.time.into()),
         ("zones", Value::Array(zones)),
     ];
     push_list(
@@ -245,6 +262,17 @@ fn write_resource(resource: &ResourceEntry) -> Value {
         ("multi_use", resource.multi_use.into()),
     ];
     push_list(&mut members, "operations", operations.collect());
+    push_list(&mut members, "scopes", resource.scopes.iter().map(|scope| string(scope.as_str())).collect());
+    if let Some(upstream) = &resource.upstream {
+        // A kind of credential that is not known here was never read here either: only the STS knows it.
+        let credential = match upstream.credential {
+            CredentialKind::None => "none",
+            CredentialKind::Mandate => "mandate",
+            _ => "brokered",
+        };
+        let upstream = vec![("url", string(&upstream.url)), ("credential", string(credential))];
+        members.push(("upstream", object(upstream)));
+    }
     object(members)
 }
 
@@ -294,7 +322,7 @@ mod tests {
         ];
         let key = Jwk::new(KeyId::new("k1").unwrap(), &PublicKey { x: [1; 32], y: [2; 32] });
         let bare = Jwk { usage: None, key_ops: Some(vec!["verify".into()]), ..key.clone() };
-        let entry = |identifier: &str, enforcement, multi_use| ResourceEntry {
+        let entry = |identifier: &str, enforcement, multi_use, credential| ResourceEntry {
             identifier: ResourceIdentifier::new(identifier).unwrap(),
             operations: vec![Operation {
                 method: "GET".into(),
@@ -303,12 +331,15 @@ mod tests {
             }],
             enforcement,
             multi_use,
+            scopes: vec![Scope::new("orders:read").unwrap()],
+            upstream: Some(UpstreamEntry { url: "https://orders.internal".into(), credential }),
         };
         FeedResponse {
             previous: Generation(4),
             generation: Generation(9),
             snapshot: false,
             issuer: "http://sts:8080".into(),
+            time: 1_700_000_000_000,
             zones: vec![
                 ZoneFeed {
                     zone_id: ZoneId::new("z1").unwrap(),
@@ -316,8 +347,14 @@ mod tests {
                     policy_epoch: PolicyEpoch(3),
                     keys: Some(vec![key, bare]),
                     resources: vec![
-                        entry("resource://a", OperationEnforcement::Enforced, true),
-                        entry("resource://b", OperationEnforcement::TransportUniform, false),
+                        entry("resource://a", OperationEnforcement::Enforced, true, CredentialKind::None),
+                        entry(
+                            "resource://b",
+                            OperationEnforcement::TransportUniform,
+                            false,
+                            CredentialKind::Mandate,
+                        ),
+                        entry("resource://d", OperationEnforcement::Enforced, true, CredentialKind::Brokered),
                     ],
                     removed_resources: vec![ResourceIdentifier::new("resource://c").unwrap()],
                     revoked: anchors.into_iter().map(|anchor| RevokedAnchor { anchor, until: 5 }).collect(),
@@ -354,6 +391,7 @@ mod tests {
             ("/generation", json!(-1)),
             ("/snapshot", json!(null)),
             ("/issuer", json!(7)),
+            ("/time", json!("now")),
             ("/zones", json!({})),
             ("/zones/0/zone_id", json!("../z")),
             ("/zones/0/authority_epoch", json!(1.5)),
@@ -361,6 +399,9 @@ mod tests {
             ("/zones/0/keys/1/key_ops", json!("verify")),
             ("/zones/0/resources/0/enforcement", json!("off")),
             ("/zones/0/resources/0/operations/0/scope", json!("")),
+            ("/zones/0/resources/0/upstream", json!("http://x")),
+            ("/zones/0/resources/0/upstream/credential", json!("any")),
+            ("/zones/0/resources/0/scopes/0", json!("a b")),
             ("/zones/0/revoked/0/kind", json!("planet")),
             ("/zones/0/revoked/0/id", json!("")),
             ("/zones/0/revoked/0/until", json!(null)),

@@ -46,7 +46,7 @@ fn a_resource_mandate_is_decided_without_the_sts() {
 fn what_is_not_for_this_resource_is_refused() {
     let world = World::new(&sidecar_configuration());
     type Change = fn(&mut Value);
-    let cases: [(Change, u16, &str); 8] = [
+    let cases: [(Change, u16, &str); 7] = [
         (|claims| claims["use"] = json!("gateway"), 401, "mandate class not accepted here"),
         (|claims| claims["aud"] = json!(["resource://other"]), 401, "audience not accepted here"),
         (
@@ -57,7 +57,6 @@ fn what_is_not_for_this_resource_is_refused() {
         (|claims| claims["zone_id"] = json!("z2"), 401, "mandate of another zone"),
         (|claims| claims["iss"] = json!("http://evil"), 401, "issuer not accepted"),
         (|claims| claims["scope"] = json!("orders:write"), 403, "operation not permitted"),
-        (|claims| claims["authority_epoch"] = json!(4), 503, "authority state is being refreshed"),
         (|claims| claims["exp"] = json!(NOW / 1000), 401, "credential expiring within pre-flight window"),
     ];
     for (change, status, description) in cases {
@@ -189,7 +188,7 @@ fn the_singleton_polls_shares_and_polls_again_at_once() {
 
     // Nothing changed: the same generation, heard again.
     host.now.set(NOW + 5_000);
-    let empty = json!({"previous": 10, "generation": 10, "snapshot": false, "issuer": ISSUER, "zones": []});
+    let empty = json!({"previous": 10, "generation": 10, "snapshot": false, "issuer": ISSUER, "time": NOW, "zones": []});
     answer_poll(&host, &mut poller, &empty);
     assert_eq!(status(&host).unwrap().polled_at, NOW + 5_000);
     assert_eq!(pass(&world, &authorization), Flow::Continue);
@@ -200,7 +199,7 @@ fn the_singleton_polls_shares_and_polls_again_at_once() {
         let generation = previous + if step % 3 == 0 { 256 } else { 1 };
         let session = if step == 150 { "T".to_owned() } else { format!("other-{step}") };
         let delta = json!({
-            "previous": previous, "generation": generation, "snapshot": false, "issuer": ISSUER,
+            "previous": previous, "generation": generation, "snapshot": false, "issuer": ISSUER, "time": NOW,
             "zones": [{"zone_id": "z1", "authority_epoch": 3, "policy_epoch": 0, "revoked": [anchor(&session)]}],
         });
         answer_poll(&host, &mut poller, &delta);
@@ -228,7 +227,7 @@ fn a_poll_that_fails_is_tried_again_after_a_pause_and_a_gap_asks_for_everything(
     assert_eq!(host.sent.borrow().len(), 2);
     answer_poll(&host, &mut poller, &world.snapshot(&[]));
     let known = status(&host).unwrap();
-    let gap = json!({"previous": 77, "generation": 78, "snapshot": false, "issuer": ISSUER, "zones": []});
+    let gap = json!({"previous": 77, "generation": 78, "snapshot": false, "issuer": ISSUER, "time": NOW, "zones": []});
     answer_poll(&host, &mut poller, &gap);
     assert_eq!(status(&host).unwrap(), known, "a gap is no news");
     host.now.set(NOW + 10_000);

@@ -1,16 +1,16 @@
 //! The local decision: everything about a request that needs nobody else (contract gateway A5, architecture 'Roles').
 
 use crate::claims::{Claims, MandateUse, Peek};
-use crate::epoch::Freshness;
+use crate::epoch::{Freshness, PolicyEpoch};
 use crate::es256::Es256Verifier;
-use crate::feed::{FeedState, ZoneState};
+use crate::feed::{FeedState, ResourceEntry, ZoneState};
 use crate::header::{self, BearerError};
 use crate::id::{ResourceIdentifier, ZoneId};
 use crate::jws::CompactJws;
 use crate::operation;
 use crate::path::{self, DecodedPath};
+use crate::recent::Recent;
 use crate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// How long a mandate must still live to enter through a gateway, in seconds (contract gateway A5 row 5).
@@ -74,58 +74,14 @@ pub struct Decision {
     pub resource: Option<ResourceIdentifier>,
     /// The mandate, also of a refused request, once its signature was verified.
     pub mandate: Option<Rc<VerifiedMandate>>,
+    /// What the feed says of the resource, once the mandate was found good for it.
+    pub entry: Option<Rc<ResourceEntry>>,
+    /// When the zone's policy changed last, as far as the feed told.
+    pub policy_epoch: PolicyEpoch,
 }
 
-/// Tokens whose signature was found good, by their exact bytes. Bounded: when it is full, the half that was not used
-/// since the last sweep goes.
-#[derive(Debug)]
-pub struct SignatureCache {
-    entries: HashMap<Box<[u8]>, (Rc<VerifiedMandate>, bool)>,
-    capacity: usize,
-}
-
-impl SignatureCache {
-    /// A cache for this many tokens.
-    #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self { entries: HashMap::new(), capacity }
-    }
-
-    /// How many tokens are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Is nothing remembered?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn find(&mut self, token: &[u8], zone: &ZoneState) -> Option<Rc<VerifiedMandate>> {
-        let (mandate, used) = self.entries.get_mut(token)?;
-        if zone.key(&mandate.key_id) != Some(&mandate.key) {
-            self.entries.remove(token);
-            return None;
-        }
-        *used = true;
-        Some(Rc::clone(mandate))
-    }
-
-    fn remember(&mut self, token: &[u8], mandate: &Rc<VerifiedMandate>) {
-        if self.capacity == 0 {
-            return;
-        }
-        if self.entries.len() >= self.capacity {
-            self.entries.retain(|_, (_, used)| std::mem::take(used));
-            if self.entries.len() >= self.capacity {
-                self.entries.clear();
-            }
-        }
-        self.entries.insert(token.into(), (Rc::clone(mandate), false));
-    }
-}
+/// Tokens whose signature was found good, by their exact bytes.
+pub type SignatureCache = Recent<VerifiedMandate>;
 
 /// Decides a request. The caller has made sure that `state` is fresh.
 pub fn decide(
@@ -136,13 +92,16 @@ pub fn decide(
 ) -> Decision {
     let mut progress = Progress::default();
     let verdict = judge(facts, state, cache, verifier, &mut progress).unwrap_or_else(Verdict::Deny);
-    Decision { verdict, resource: progress.resource, mandate: progress.mandate }
+    let Progress { resource, mandate, entry, policy_epoch } = progress;
+    Decision { verdict, resource, mandate, entry, policy_epoch }
 }
 
 #[derive(Default)]
 struct Progress {
     resource: Option<ResourceIdentifier>,
     mandate: Option<Rc<VerifiedMandate>>,
+    entry: Option<Rc<ResourceEntry>>,
+    policy_epoch: PolicyEpoch,
 }
 
 fn judge(
@@ -172,7 +131,9 @@ fn judge(
     let (raw_path, _query) = path::split_target(facts.path);
     let decoded_path = DecodedPath::parse(raw_path).map_err(|_| DenyReason::PathTraversal)?;
     let zone = state.zone(&zone_id).ok_or(DenyReason::SignatureInvalid)?;
-    let mandate = match cache.find(token, zone) {
+    progress.policy_epoch = zone.policy_epoch;
+    let still_its_key = |mandate: &VerifiedMandate| zone.key(&mandate.key_id) == Some(&mandate.key);
+    let mandate = match cache.find(token, still_its_key) {
         Some(mandate) => mandate,
         None => {
             let mandate = Rc::new(verify(&jws, &payload, zone, verifier)?);
@@ -186,6 +147,7 @@ fn judge(
         return Err(DenyReason::Revoked);
     }
     let entry = zone.resource(&resource).ok_or(DenyReason::ResourceUnknown)?;
+    progress.entry = Some(Rc::clone(entry));
     // Operators declare operations as text: bytes that are none match no operation.
     let method = std::str::from_utf8(facts.method).unwrap_or_default();
     let decoded_path = std::str::from_utf8(decoded_path.as_bytes()).unwrap_or_default();

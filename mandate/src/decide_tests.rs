@@ -65,6 +65,8 @@ impl World {
             }],
             enforcement: OperationEnforcement::Enforced,
             multi_use,
+            scopes: vec![],
+            upstream: None,
         };
         let mut state = FeedState::default();
         let zone = ZoneFeed {
@@ -76,10 +78,11 @@ impl World {
             generation: Generation(1),
             snapshot: true,
             issuer: "http://sts:8080".into(),
+            time: NOW,
             zones: vec![zone],
             removed_zones: vec![],
         };
-        state.apply(snapshot, NOW).unwrap();
+        state.apply(snapshot).unwrap();
         Self { signing, state, cache: SignatureCache::new(16) }
     }
 
@@ -90,10 +93,11 @@ impl World {
             generation: Generation(generation.0 + 1),
             snapshot: false,
             issuer: "http://sts:8080".into(),
+            time: NOW,
             zones: vec![zone],
             removed_zones: vec![],
         };
-        self.state.apply(delta, NOW).unwrap();
+        self.state.apply(delta).unwrap();
     }
 
     fn sign(&self, payload: &serde_json::Value) -> String {

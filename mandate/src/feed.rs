@@ -6,8 +6,10 @@ use crate::es256::PublicKey;
 use crate::id::{KeyId, ResourceIdentifier, ZoneId};
 use crate::jwks::Jwk;
 use crate::operation::{Operation, OperationEnforcement};
+use crate::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// The path of the feed at the STS.
 pub const FEED_PATH: &str = "/internal/gateway/feed";
@@ -37,6 +39,8 @@ pub struct FeedResponse {
     pub snapshot: bool,
     /// The issuer that every mandate must name.
     pub issuer: String,
+    /// The time at the STS, unix milliseconds. By it, and by no other clock, revoked anchors are forgotten.
+    pub time: u64,
     /// The zones of which something is said.
     pub zones: Vec<ZoneFeed>,
     /// Zones that are gone.
@@ -83,6 +87,34 @@ pub struct ResourceEntry {
     /// May a mandate be used more than once?
     #[serde(default)]
     pub multi_use: bool,
+    /// The scopes that it declares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Scope>,
+    /// Where it is; absent where only the STS says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamEntry>,
+}
+
+/// Where a gateway sends what it allows, and who knows the credential that goes along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamEntry {
+    /// The upstream's address.
+    pub url: String,
+    /// The credential that it wants.
+    pub credential: CredentialKind,
+}
+
+/// The credential that an upstream wants, as far as a gateway has to know (contract gateway A13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CredentialKind {
+    /// None: a gateway needs nobody to forward a request.
+    None,
+    /// A mandate for the resource, which the STS derives from the one that is presented.
+    Mandate,
+    /// A provider's, which the STS fetches or unseals.
+    Brokered,
 }
 
 /// All that a filter knows of a zone.
@@ -93,7 +125,7 @@ pub struct ZoneState {
     /// The policy epoch.
     pub policy_epoch: PolicyEpoch,
     keys: HashMap<KeyId, PublicKey>,
-    resources: HashMap<ResourceIdentifier, ResourceEntry>,
+    resources: HashMap<ResourceIdentifier, Rc<ResourceEntry>>,
     /// Revoked anchors.
     pub revoked: AnchorSet,
 }
@@ -105,6 +137,8 @@ pub struct FeedState {
     pub generation: Generation,
     /// The issuer that every mandate must name.
     pub issuer: String,
+    /// The time at the STS when it was last heard, unix milliseconds.
+    pub time: u64,
     zones: HashMap<ZoneId, ZoneState>,
 }
 
@@ -115,9 +149,9 @@ impl ZoneState {
         self.keys.get(id)
     }
 
-    /// The resource with this identifier.
+    /// The resource with this identifier. Whatever the feed says of a resource anew is another allocation.
     #[must_use]
-    pub fn resource(&self, identifier: &ResourceIdentifier) -> Option<&ResourceEntry> {
+    pub fn resource(&self, identifier: &ResourceIdentifier) -> Option<&Rc<ResourceEntry>> {
         self.resources.get(identifier)
     }
 
@@ -137,7 +171,8 @@ impl ZoneState {
         for gone in &feed.removed_resources {
             self.resources.remove(gone);
         }
-        self.resources.extend(feed.resources.into_iter().map(|entry| (entry.identifier.clone(), entry)));
+        self.resources
+            .extend(feed.resources.into_iter().map(|entry| (entry.identifier.clone(), Rc::new(entry))));
         for anchor in &feed.restored {
             self.revoked.restore(anchor);
         }
@@ -152,7 +187,7 @@ impl ZoneState {
             authority_epoch: self.authority_epoch,
             policy_epoch: self.policy_epoch,
             keys: Some(self.keys.iter().map(|(kid, key)| Jwk::new(kid.clone(), key)).collect()),
-            resources: self.resources.values().cloned().collect(),
+            resources: self.resources.values().map(|entry| ResourceEntry::clone(entry)).collect(),
             removed_resources: Vec::new(),
             revoked: self.revoked.iter().collect(),
             restored: Vec::new(),
@@ -161,9 +196,9 @@ impl ZoneState {
 }
 
 impl FeedState {
-    /// Takes an answer over: all of it, or nothing where it does not fit. `now` in unix milliseconds, to forget what
-    /// no living mandate can name any more.
-    pub fn apply(&mut self, response: FeedResponse, now: u64) -> Result<(), FeedError> {
+    /// Takes an answer over: all of it, or nothing where it does not fit. What no living mandate can name any more is
+    /// forgotten by the STS's time, so that no clock of the gateway's own can make it forget too early.
+    pub fn apply(&mut self, response: FeedResponse) -> Result<(), FeedError> {
         if response.snapshot {
             self.zones.clear();
         } else if response.previous != self.generation {
@@ -171,6 +206,7 @@ impl FeedState {
         }
         self.generation = response.generation;
         self.issuer = response.issuer;
+        self.time = response.time;
         for zone in &response.removed_zones {
             self.zones.remove(zone);
         }
@@ -178,7 +214,7 @@ impl FeedState {
             self.zones.entry(feed.zone_id.clone()).or_default().apply(feed);
         }
         for zone in self.zones.values_mut() {
-            zone.revoked.forget_until(now);
+            zone.revoked.forget_until(self.time);
         }
         Ok(())
     }
@@ -204,6 +240,7 @@ impl FeedState {
             generation: self.generation,
             snapshot: true,
             issuer: self.issuer.clone(),
+            time: self.time,
             zones: self.zones.iter().map(|(id, zone)| zone.to_feed(id.clone())).collect(),
             removed_zones: Vec::new(),
         }
@@ -234,6 +271,7 @@ mod tests {
             generation: Generation(generation),
             snapshot: previous == 0,
             issuer: "http://sts".into(),
+            time: 0,
             zones,
             removed_zones: vec![],
         }
@@ -246,10 +284,10 @@ mod tests {
     #[test]
     fn a_gap_changes_nothing() {
         let mut state = FeedState::default();
-        state.apply(delta(0, 5, vec![zone(1)]), 0).unwrap();
+        state.apply(delta(0, 5, vec![zone(1)])).unwrap();
         let before = state.clone();
         assert_eq!(
-            state.apply(delta(6, 7, vec![zone(9)]), 0),
+            state.apply(delta(6, 7, vec![zone(9)])),
             Err(FeedError::Gap { delta: Generation(6), state: Generation(5) })
         );
         assert_eq!(state, before);
@@ -258,10 +296,10 @@ mod tests {
     #[test]
     fn deltas_revoke_restore_and_forget() {
         let mut state = FeedState::default();
-        state.apply(delta(0, 1, vec![zone(1)]), 0).unwrap();
+        state.apply(delta(0, 1, vec![zone(1)])).unwrap();
         let revoked = |id: &str, until| RevokedAnchor { anchor: session(id), until };
         let feed = ZoneFeed { revoked: vec![revoked("a", 100), revoked("b", 50)], ..zone(2) };
-        state.apply(delta(1, 2, vec![feed]), 10).unwrap();
+        state.apply(FeedResponse { time: 10, ..delta(1, 2, vec![feed]) }).unwrap();
         let anchors = |state: &FeedState| {
             let zone = state.zone(&ZoneId::new("z1").unwrap()).unwrap();
             (
@@ -270,9 +308,9 @@ mod tests {
             )
         };
         assert_eq!(anchors(&state), (true, true));
-        state.apply(delta(2, 3, vec![zone(2)]), 60).unwrap();
+        state.apply(FeedResponse { time: 60, ..delta(2, 3, vec![zone(2)]) }).unwrap();
         assert_eq!(anchors(&state), (true, false));
-        state.apply(delta(3, 4, vec![ZoneFeed { restored: vec![session("a")], ..zone(2) }]), 60).unwrap();
+        state.apply(delta(3, 4, vec![ZoneFeed { restored: vec![session("a")], ..zone(2) }])).unwrap();
         assert_eq!(anchors(&state), (false, false));
     }
 
@@ -285,6 +323,11 @@ mod tests {
             operations: vec![],
             enforcement: OperationEnforcement::Enforced,
             multi_use: true,
+            scopes: vec![],
+            upstream: Some(UpstreamEntry {
+                url: "http://orders".into(),
+                credential: CredentialKind::Mandate,
+            }),
         };
         let feed = ZoneFeed {
             keys: Some(vec![key]),
@@ -292,10 +335,10 @@ mod tests {
             revoked: vec![RevokedAnchor { anchor: session("a"), until: 100 }],
             ..zone(3)
         };
-        state.apply(delta(0, 9, vec![feed]), 0).unwrap();
+        state.apply(delta(0, 9, vec![feed])).unwrap();
         let text = serde_json::to_string(&state.to_snapshot()).unwrap();
         let mut again = FeedState::default();
-        again.apply(serde_json::from_str(&text).unwrap(), 0).unwrap();
+        again.apply(serde_json::from_str(&text).unwrap()).unwrap();
         assert_eq!(again, state);
         assert_eq!(again.counts(), (1, 1, 1));
     }

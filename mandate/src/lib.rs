@@ -21,6 +21,7 @@ pub mod jws;
 pub mod narrow;
 pub mod operation;
 pub mod path;
+pub mod recent;
 pub mod scope;
 pub mod upstream;
 pub mod verdict;

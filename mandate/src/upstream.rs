@@ -175,6 +175,8 @@ pub struct Directive {
     pub connection_id: String,
     /// Whether the derived mandate travels as `X-Caracal-Identity` beside a provider credential.
     pub forward_caracal_identity: bool,
+    /// Until when a gateway may use all of this again for the same mandate, unix seconds; 0: not at all.
+    pub cache_until: i64,
 }
 
 impl std::fmt::Debug for Directive {
@@ -234,6 +236,10 @@ impl Directive {
             provider_id: text("provider_id")?,
             connection_id: text("connection_id")?,
             forward_caracal_identity,
+            cache_until: match members.get("cache_until") {
+                None | Some(Value::Null) => 0,
+                Some(until) => until.as_i64()?,
+            },
         })
     }
 

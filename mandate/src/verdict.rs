@@ -28,6 +28,8 @@ pub struct VerifiedMandate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Doubt {
+    /// The mandate is good, and the credential that its upstream wants is not at hand.
+    CredentialMissing,
     /// The mandate was minted after a change that the filter has not seen.
     FilterBehind,
     /// Policy changed after the mandate was minted.

@@ -35,6 +35,8 @@ fn state(key: &PublicKey, revoked: Vec<RevokedAnchor>) -> FeedState {
         operations: vec![],
         enforcement: OperationEnforcement::TransportUniform,
         multi_use: false,
+        scopes: vec![],
+        upstream: None,
     };
     let zone = ZoneFeed {
         zone_id: ZoneId::new("z1").unwrap(),
@@ -51,11 +53,12 @@ fn state(key: &PublicKey, revoked: Vec<RevokedAnchor>) -> FeedState {
         generation: Generation(1),
         snapshot: true,
         issuer: "http://sts".into(),
+        time: NOW,
         zones: vec![zone],
         removed_zones: vec![],
     };
     let mut state = FeedState::default();
-    state.apply(serde_json::from_str(&serde_json::to_string(&snapshot).unwrap()).unwrap(), NOW).unwrap();
+    state.apply(serde_json::from_str(&serde_json::to_string(&snapshot).unwrap()).unwrap()).unwrap();
     state
 }
 

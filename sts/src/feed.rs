@@ -2,7 +2,7 @@
 
 use crate::Sts;
 use caracal_mandate::epoch::Generation;
-use caracal_mandate::feed::{FeedResponse, ZoneFeed};
+use caracal_mandate::feed::{CredentialKind, FeedResponse, ResourceEntry, UpstreamEntry, ZoneFeed};
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use caracal_store::StoreError;
 use caracal_store::change::{Change, changes_after, revoked_anchors};
@@ -76,9 +76,7 @@ impl Sts {
         for zone in Zone::all(connection).await? {
             let mut resources = Vec::new();
             for resource in Resource::all(connection, &zone.id).await? {
-                if has_its_provider(connection, &resource).await? {
-                    resources.push(resource.to_entry());
-                }
+                resources.extend(entry(connection, &resource).await?);
             }
             zones.push(ZoneFeed {
                 keys: Some(Vec::new()),
@@ -92,6 +90,7 @@ impl Sts {
             generation: current,
             snapshot: true,
             issuer: self.issuer().to_owned(),
+            time: u64::try_from(now).unwrap_or(0),
             zones,
             removed_zones: Vec::new(),
         })
@@ -111,6 +110,7 @@ impl Sts {
         if since.0 == 0 || behind > MAX_DELTA {
             return Ok(None);
         }
+        let time = u64::try_from(self.store().now()).unwrap_or(0);
         let changes = changes_after(connection, since).await?;
         // Generations have no gaps, so where one is missing the log was cut.
         if changes.len() != behind {
@@ -134,6 +134,8 @@ impl Sts {
             generation: current,
             snapshot: false,
             issuer,
+            // Never later than what this transaction saw.
+            time,
             zones: feeds,
             removed_zones,
         }))
@@ -226,12 +228,25 @@ async fn generation(connection: &mut AnyConnection) -> Result<Generation, StoreE
     Ok(Generation(u64::try_from(value).unwrap_or(0)))
 }
 
-/// A resource without its provider is not reachable: gateways do not know it (contract sts §12.8).
-async fn has_its_provider(connection: &mut AnyConnection, resource: &Resource) -> Result<bool, StoreError> {
-    match &resource.credential_provider_id {
-        None => Ok(true),
-        Some(id) => Ok(Provider::find(connection, &resource.zone_id, id).await?.is_some()),
-    }
+/// What gateways are told of a resource. One without its provider is not reachable: gateways do not know it
+/// (contract sts §12.8).
+async fn entry(
+    connection: &mut AnyConnection,
+    resource: &Resource,
+) -> Result<Option<ResourceEntry>, StoreError> {
+    let credential = match &resource.credential_provider_id {
+        None => CredentialKind::Mandate,
+        Some(id) => match Provider::find(connection, &resource.zone_id, id).await? {
+            None => return Ok(None),
+            Some(provider) => match provider.kind.as_str() {
+                "none" => CredentialKind::None,
+                "caracal_mandate" => CredentialKind::Mandate,
+                _ => CredentialKind::Brokered,
+            },
+        },
+    };
+    let upstream = resource.upstream_url.clone().map(|url| UpstreamEntry { url, credential });
+    Ok(Some(ResourceEntry { upstream, ..resource.to_entry() }))
 }
 
 /// Tells of a resource as it stands now.
@@ -240,10 +255,9 @@ async fn tell(
     feed: &mut ZoneFeed,
     resource: &Resource,
 ) -> Result<(), StoreError> {
-    if has_its_provider(connection, resource).await? {
-        feed.resources.push(resource.to_entry());
-    } else {
-        feed.removed_resources.push(resource.identifier.clone());
+    match entry(connection, resource).await? {
+        Some(entry) => feed.resources.push(entry),
+        None => feed.removed_resources.push(resource.identifier.clone()),
     }
     Ok(())
 }

@@ -247,6 +247,12 @@ impl World {
                     {"method": "GET", "path": "/v1/orders", "scope": "orders:read"},
                     {"method": "POST", "path": "/v1/orders", "scope": "orders:read"}]},
                 {"identifier": "resource://multi", "enforcement": "transport_uniform", "multi_use": true},
+                {"identifier": "resource://open", "enforcement": "transport_uniform", "multi_use": true,
+                 "upstream": {"url": "http://open.example:9000", "credential": "none"}},
+                {"identifier": "resource://derived", "enforcement": "transport_uniform", "multi_use": true,
+                 "upstream": {"url": "http://derived.example", "credential": "mandate"}},
+                {"identifier": "resource://keyed", "enforcement": "transport_uniform", "multi_use": true,
+                 "upstream": {"url": "http://keyed.example", "credential": "brokered"}},
             ],
         })
     }
@@ -254,7 +260,7 @@ impl World {
     pub(crate) fn snapshot(&self, revoked: &[&str]) -> Value {
         let mut zone = self.zone();
         zone["revoked"] = revoked.iter().map(|id| anchor(id)).collect();
-        json!({"previous": 0, "generation": self.generation, "snapshot": true, "issuer": ISSUER, "zones": [zone]})
+        json!({"previous": 0, "generation": self.generation, "snapshot": true, "issuer": ISSUER, "time": NOW, "zones": [zone]})
     }
 
     pub(crate) fn share_snapshot(&mut self, revoked: &[&str]) {
@@ -265,15 +271,22 @@ impl World {
 
     pub(crate) fn share_status(&self) {
         let generation = caracal_mandate::epoch::Generation(self.generation);
-        let status = Status { generation, polled_at: self.host.now.get(), lineage: self.lineage };
+        let status = Status { generation, polled_at: self.host.now.get(), lineage: self.lineage, time: NOW };
         self.host.share(snapshot::STATUS_KEY, &status.to_bytes());
     }
 
     /// Shares one delta that revokes a session.
     pub(crate) fn revoke(&mut self, session: &str) {
+        self.share_delta(
+            &json!({"zone_id": "z1", "authority_epoch": 4, "policy_epoch": 0, "revoked": [anchor(session)]}),
+        );
+    }
+
+    /// Shares one delta.
+    pub(crate) fn share_delta(&mut self, zone: &Value) {
         let delta = json!({
             "previous": self.generation, "generation": self.generation + 1, "snapshot": false, "issuer": ISSUER,
-            "zones": [{"zone_id": "z1", "authority_epoch": 4, "policy_epoch": 0, "revoked": [anchor(session)]}],
+            "time": NOW, "zones": [zone],
         });
         self.generation += 1;
         let key = snapshot::delta_key(caracal_mandate::epoch::Generation(self.generation));
@@ -286,7 +299,8 @@ impl World {
         json!({
             "iss": ISSUER, "sub": "a1", "aud": [ISSUER], "exp": now + 300, "iat": now, "jti": "j1", "zone_id": "z1",
             "client_id": "a1", "scope": "orders:read", "sid": "S2", "root_sid": "S1", "use": "gateway",
-            "sub_type": "application", "target": [RESOURCE, "resource://multi"], "agent_session_id": "T",
+            "sub_type": "application", "target": [
+                RESOURCE, "resource://multi", "resource://open", "resource://derived", "resource://keyed"], "agent_session_id": "T",
             "authority_epoch": 3,
         })
     }
@@ -303,6 +317,14 @@ impl World {
         self.token(|claims| {
             claims["use"] = json!("resource");
             claims["aud"] = json!([RESOURCE]);
+        })
+    }
+
+    /// A mandate of a gateway that may be used more than once.
+    pub(crate) fn multi_use_token(&self, change: impl FnOnce(&mut Value)) -> String {
+        self.token(|claims| {
+            claims["multi_use"] = json!(true);
+            change(claims);
         })
     }
 
@@ -349,6 +371,17 @@ impl World {
         assert!(replied.headers.contains(&("x-request-id".to_owned(), text("requestId"))));
         assert!(replied.headers.contains(&("content-type".to_owned(), "application/json".to_owned())));
         (replied.status, text("error"), text("error_description"))
+    }
+
+    /// Answers the call of this request.
+    pub(crate) fn answer(&self, request: &mut Request, answer: Option<Answer>) {
+        let size = if answer.is_some() { ANSWERED } else { FAILED };
+        *self.host.answer.borrow_mut() = answer;
+        request.on_answer(self.host.last_sent().token, size);
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.host.sent.borrow().len()
     }
 
     pub(crate) fn granted(&self, directive: &Value) -> Answer {

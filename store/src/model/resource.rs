@@ -82,6 +82,8 @@ impl Resource {
             operations: self.operations.clone(),
             enforcement: self.enforcement,
             multi_use: self.multi_use,
+            scopes: self.scopes.iter().cloned().collect(),
+            upstream: None,
         }
     }
 

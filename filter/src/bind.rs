@@ -1,0 +1,73 @@
+//! What a request is decided by: the operator's binding, the feed, and the headers.
+
+use caracal_mandate::decide::{self, Binding, Decision, Facts, decide};
+use caracal_mandate::id::{ResourceIdentifier, ZoneId};
+use caracal_mandate::verdict::DenyReason;
+
+use crate::config::{self, Role};
+use crate::forward::Inbound;
+use crate::host::Host;
+use crate::root::Worker;
+
+/// Decides a request by what is here.
+///
+/// # Errors
+/// The reason, where there is nothing to decide by.
+pub(crate) fn judge(worker: &Worker, inbound: &Inbound) -> Result<Decision, DenyReason> {
+    let config = &worker.config;
+    let mut view = worker.view.borrow_mut();
+    let (state, now) =
+        view.fresh(worker.host.as_ref(), config.max_feed_age_ms).map_err(|_| DenyReason::FeedStale)?;
+    if config.issuer.as_ref().is_some_and(|issuer| *issuer != state.issuer) {
+        return Err(DenyReason::IssuerMismatch);
+    }
+    let authorization = inbound.all("authorization");
+    let client_id = inbound.all("x-caracal-client-id");
+    let resource_header = inbound.all("x-caracal-resource");
+    let bound = match &config.binding {
+        config::Binding::Metadata => Some(bound_by_route(worker.host.as_ref())?),
+        config::Binding::Fixed { .. } | config::Binding::Header => None,
+    };
+    let binding = match (&config.binding, &bound) {
+        (config::Binding::Fixed { zone, resource }, _) => Binding::Fixed { zone: Some(zone), resource },
+        (config::Binding::Metadata, Some((zone, resource))) => {
+            let route_zone = zone.as_ref();
+            if let (Some(route), Some(configured)) = (route_zone, config.zone.as_ref())
+                && route != configured
+            {
+                return Err(DenyReason::ZoneMismatch);
+            }
+            Binding::Fixed { zone: route_zone.or(config.zone.as_ref()), resource }
+        }
+        (config::Binding::Header | config::Binding::Metadata, _) => {
+            Binding::Header { zone: config.zone.as_ref(), values: &resource_header }
+        }
+    };
+    let facts = Facts {
+        role: match config.role {
+            Role::Gateway => decide::Role::Gateway,
+            Role::Resource => decide::Role::Resource,
+        },
+        binding,
+        authorization: &authorization,
+        client_id: &client_id,
+        method: inbound.method(),
+        path: inbound.path(),
+        now,
+    };
+    Ok(decide(&facts, state, &mut worker.signatures.borrow_mut(), &worker.verifier))
+}
+
+fn bound_by_route(host: &dyn Host) -> Result<(Option<ZoneId>, ResourceIdentifier), DenyReason> {
+    let read = |name| {
+        let value = host.property(&["xds", "route_metadata", "filter_metadata", "caracal", name])?;
+        String::from_utf8(value).ok()
+    };
+    let resource = read("resource").and_then(|resource| ResourceIdentifier::new(resource).ok());
+    let resource = resource.ok_or(DenyReason::MissingResource)?;
+    let zone = match read("zone") {
+        None => None,
+        Some(zone) => Some(ZoneId::new(zone).map_err(|_| DenyReason::ZoneMismatch)?),
+    };
+    Ok((zone, resource))
+}

@@ -89,6 +89,15 @@ impl Fields {
         }
     }
 
+    /// A yes or no that may be missing.
+    pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
+        let flag = self.take(name)?.as_bool();
+        if flag.is_none() {
+            self.issue(&[name], "is not true or false");
+        }
+        flag
+    }
+
     /// An integer within bounds that may be missing.
     pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.take(name)?;
@@ -149,6 +158,11 @@ impl Fields {
             }
         }
         parsed
+    }
+
+    /// Has every member been taken?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// Refuses if anything was wrong.

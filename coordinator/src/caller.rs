@@ -17,7 +17,7 @@ use caracal_store::http::{RequestId, bearer};
 use caracal_store::keys::MandateError;
 use caracal_store::model::{Application, AuthorityRecord};
 use caracal_store::revoke::Cause;
-use http::Method;
+use http::{HeaderMap, Method};
 use sqlx::AnyConnection;
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ const OPERATOR_ROUTES: &[(Method, &str)] = &[
     (Method::PATCH, "/zones/{zone}/delegations/{edge}/revoke"),
     (Method::GET, "/zones/{zone}/agent-services"),
     (Method::GET, "/zones/{zone}/invocations"),
+    (Method::GET, "/zones/{zone}/outbox"),
+    (Method::POST, "/zones/{zone}/outbox/{entry}/requeue"),
 ];
 
 /// The scope that makes an administrator.
@@ -61,6 +63,12 @@ enum Identity {
 }
 
 impl Caller {
+    /// Whom a verified mandate names.
+    pub(crate) fn of_mandate(claims: Claims, request_id: String) -> Self {
+        let (zone, scopes) = (claims.zone_id.clone(), claims.scopes());
+        Self { zone, request_id, identity: Identity::Application { claims: Box::new(claims), scopes } }
+    }
+
     /// Who is named in evidence: the application's id.
     pub(crate) fn name(&self) -> &str {
         match &self.identity {
@@ -176,24 +184,22 @@ pub(crate) async fn authenticate(
 ) -> Result<Response, Failure> {
     let token = bearer(request.headers()).ok_or(Code::MissingToken)?;
     let path_zone = check_params(params);
-    let identity = if config.operator_token.as_deref().is_some_and(|operator| same_secret(operator, token)) {
+    let caller = if is_operator(&config, token) {
         let route = (request.method(), matched.as_str());
         if !OPERATOR_ROUTES.iter().any(|(method, path)| (method, *path) == route) {
             return Err(Code::InvalidToken.into());
         }
-        Identity::Operator
+        Caller { zone: path_zone?, request_id, identity: Identity::Operator }
     } else {
-        let claims = verify(&config, token).await?;
-        let scopes = claims.scopes();
-        if !scopes.contains(LIFECYCLE) {
+        let caller = Caller::of_mandate(verify(&config, token).await?, request_id);
+        if !caller.holds(LIFECYCLE) {
             return Err(Code::MissingScope.into());
         }
-        if path_zone.as_ref().is_ok_and(|zone| *zone != claims.zone_id) {
+        if path_zone? != caller.zone {
             return Err(Code::ZoneMismatch.into());
         }
-        Identity::Application { claims: Box::new(claims), scopes }
+        caller
     };
-    let caller = Caller { zone: path_zone?, request_id, identity };
     {
         let mut connection = config.store.read().await?;
         caller.check_stands(&mut connection, config.store.now()).await?;
@@ -202,7 +208,18 @@ pub(crate) async fn authenticate(
     Ok(next.run(request).await)
 }
 
-async fn verify(config: &Config, token: &str) -> Result<Claims, Failure> {
+/// Lets the operator in, and nobody else: what tells of all zones (contract §3.1 step 3).
+pub(crate) fn check_operator(config: &Config, headers: &HeaderMap) -> Result<(), Failure> {
+    let token = bearer(headers).ok_or(Code::MissingToken)?;
+    if is_operator(config, token) { Ok(()) } else { Err(Code::OperatorTokenRequired.into()) }
+}
+
+fn is_operator(config: &Config, token: &str) -> bool {
+    config.operator_token.as_deref().is_some_and(|operator| same_secret(operator, token))
+}
+
+/// The claims of a session mandate of this STS, addressed to it, in whatever zone it names.
+pub(crate) async fn verify(config: &Config, token: &str) -> Result<Claims, Failure> {
     let refused = |error: &dyn std::fmt::Display| Failure::because(Code::InvalidToken, error.to_string());
     let jws = CompactJws::split(token.as_bytes()).map_err(|error| refused(&error))?;
     let payload = jws.payload().map_err(|error| refused(&error))?;

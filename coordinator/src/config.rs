@@ -1,5 +1,6 @@
 //! What the Coordinator is given, and the bounds it keeps (contract coordinator §15).
 
+use crate::counters::Counters;
 use caracal_store::Store;
 use caracal_store::keys::ZoneKeys;
 use std::fmt;
@@ -18,6 +19,8 @@ pub struct Config {
     pub operator_token: Option<String>,
     /// The bounds.
     pub limits: Limits,
+    /// What happens is counted here. Routes and jobs of one process have the same.
+    pub counters: Counters,
 }
 
 impl fmt::Debug for Config {

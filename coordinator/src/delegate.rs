@@ -222,9 +222,9 @@ async fn delegate(
     }
     graph::insert(tx, &edge).await?;
     caller.cause("requested").edge(tx, "delegation_created", &edge).await?;
-    let reply = Reply::created(created_json(&edge, &reach, request.is_broad())?);
+    let mut reply = Reply::created(created_json(&edge, &reach, request.is_broad())?);
     if let Some(receipt) = &receipt {
-        receipt.keep(tx, edge.id.as_str(), &reply, limits).await?;
+        receipt.keep(tx, edge.id.as_str(), &mut reply, limits).await?;
     }
     Ok(reply)
 }

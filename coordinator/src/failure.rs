@@ -1,5 +1,7 @@
 //! Refusals: one code, one variant, one status (contract coordinator §2.1).
 
+use crate::aliases;
+use crate::counters::KeyUse;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use caracal_store::StoreError;
@@ -35,6 +37,7 @@ codes! {
     BodyTooLarge = 413 "body_too_large",
     BroadDelegationPermissionRequired = 403 "broad_delegation_permission_required",
     CoordinatorAdminRequired = 403 "coordinator_admin_required",
+    DeadOutboxNotFound = 404 "dead_outbox_not_found",
     DcrApplicationAlreadyBound = 409 "dcr_application_already_bound",
     DcrApplicationCannotBeChild = 409 "dcr_application_cannot_be_child",
     DcrApplicationCannotHostService = 409 "dcr_application_cannot_host_service",
@@ -82,6 +85,7 @@ codes! {
     MissingScope = 403 "missing_scope",
     MissingToken = 401 "missing_token",
     NotFound = 404 "not_found",
+    OperatorTokenRequired = 403 "operator_token_required",
     ParentDelegationAmbiguous = 409 "parent_delegation_ambiguous",
     ParentDelegationNotActive = 403 "parent_delegation_not_active",
     ParentNotFound = 404 "parent_not_found",
@@ -175,6 +179,15 @@ impl IntoResponse for Failure {
     }
 }
 
+/// What a refusal tells of an idempotency key.
+pub(crate) fn key_use(response: &Response) -> Option<KeyUse> {
+    match response.extensions().get::<Pending>()?.0.code {
+        Code::IdempotencyKeyConflict => Some(KeyUse::Conflicts),
+        Code::IdempotencyKeyInvalid | Code::IdempotencyKeyMultiple => Some(KeyUse::Invalid),
+        _ => None,
+    }
+}
+
 /// Gives a failed response its body, which names the request in both spellings that clients read.
 pub(crate) fn render(response: Response, request_id: &str) -> Response {
     let refusal = response.extensions().get::<Pending>().cloned();
@@ -184,6 +197,9 @@ pub(crate) fn render(response: Response, request_id: &str) -> Response {
             let mut body = HttpRefusal::new(code.status(), code.as_str());
             if let Some(details) = refusal.details {
                 body = body.with("details", *details);
+            }
+            if let Some(former) = aliases::former_code(code) {
+                body = body.with("former_error", former);
             }
             let why = refusal.why;
             if !why.is_empty() {

@@ -166,8 +166,8 @@ async fn create(
         .await?;
     let made = to_json(&row)?;
     caller.cause("requested").write(tx, "invocation_created", evidence(&made, caller)).await?;
-    let reply = Reply::created(made);
-    receipt.keep(tx, &id, &reply, limits).await?;
+    let mut reply = Reply::created(made);
+    receipt.keep(tx, &id, &mut reply, limits).await?;
     Ok(reply)
 }
 

@@ -5,47 +5,79 @@
 //! replicas never end the same thing twice.
 
 use crate::config::Config;
+use crate::job::Job;
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use caracal_store::model::{AgentSession, DelegationEdge, EdgeStatus, SessionStatus};
 use caracal_store::revoke::{self, Cause, Ending};
 use caracal_store::{StoreError, WriteTx, ids};
 use std::future::Future;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// What a job looks for.
+/// Ends every task whose time is up, with all below it. Answers how many sessions ended.
+pub async fn expire_sessions(config: &Config) -> Result<usize, StoreError> {
+    Job::Ttl.run(config).await
+}
+
+/// Suspends every service whose lease ran out, with all below it. Answers how many sessions were suspended.
+pub async fn suspend_lost_services(config: &Config) -> Result<usize, StoreError> {
+    Job::Lease.run(config).await
+}
+
+/// Marks every delegation whose time is up. Answers how many there were.
+pub async fn expire_edges(config: &Config) -> Result<usize, StoreError> {
+    Job::Edges.run(config).await
+}
+
+/// Ends every attempt of a call that is past its deadline: canceled where that was asked for, failed where another may
+/// follow, else timed out (contract coordinator §12). Answers how many there were.
+pub async fn end_late_attempts(config: &Config) -> Result<usize, StoreError> {
+    Job::Deadlines.run(config).await
+}
+
+/// Removes sessions and delegations that ended longer ago than they are kept. Answers how many rows there were.
+pub async fn remove_old_rows(config: &Config) -> Result<usize, StoreError> {
+    Job::Retention.run(config).await
+}
+
+/// What is past its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
-    Ttl,
-    Lease,
+pub(crate) enum Due {
+    /// Tasks.
+    Tasks,
+    /// Services that are not heard.
+    Services,
+    /// Delegations.
     Edges,
 }
 
-impl Job {
+impl Due {
     fn actor(self) -> &'static str {
         match self {
-            Self::Ttl => "coordinator-ttl-sweeper",
-            Self::Lease => "coordinator-lease-sweeper",
+            Self::Tasks => "coordinator-ttl-sweeper",
+            Self::Services => "coordinator-lease-sweeper",
             Self::Edges => "coordinator-edge-sweeper",
         }
     }
 
     fn reason(self) -> &'static str {
         match self {
-            Self::Ttl => "ttl",
-            Self::Lease => "service_heartbeat_lost",
+            Self::Tasks => "ttl",
+            Self::Services => "service_heartbeat_lost",
             Self::Edges => "expired",
         }
     }
 
     /// Zone and id of what is due; `$1` is now, `$2` how many at most.
-    fn due(self) -> &'static str {
+    fn rows(self) -> &'static str {
         match self {
-            Self::Ttl => {
+            Self::Tasks => {
                 "SELECT zone_id, id FROM sessions WHERE lifecycle = 'task' AND status IN ('active', 'suspended') \
                  AND started_at + ttl_seconds * 1000 <= $1 ORDER BY depth, id LIMIT $2"
             }
-            Self::Lease => {
+            Self::Services => {
                 "SELECT zone_id, id FROM sessions WHERE lifecycle = 'service' AND status = 'active' \
                  AND heartbeat_deadline_at <= $1 ORDER BY depth, id LIMIT $2"
             }
@@ -57,35 +89,25 @@ impl Job {
     }
 }
 
-/// Ends every task whose time is up, with all below it. Answers how many sessions ended.
-pub async fn expire_sessions(config: &Config) -> Result<usize, StoreError> {
-    run(config, Job::Ttl).await
-}
-
-/// Suspends every service whose lease ran out, with all below it. Answers how many sessions were suspended.
-pub async fn suspend_lost_services(config: &Config) -> Result<usize, StoreError> {
-    run(config, Job::Lease).await
-}
-
-/// Marks every delegation whose time is up. Answers how many there were.
-pub async fn expire_edges(config: &Config) -> Result<usize, StoreError> {
-    run(config, Job::Edges).await
-}
-
-async fn run(config: &Config, job: Job) -> Result<usize, StoreError> {
+/// Ends all that is due, batch by batch.
+pub(crate) async fn sweep(config: &Config, what: Due) -> Result<usize, StoreError> {
     let batch = config.limits.sweep_batch.max(1);
     let mut total = 0;
     loop {
         let due: Vec<(String, String)> = {
             let mut connection = config.store.read().await?;
-            sqlx::query_as(job.due()).bind(config.store.now()).bind(batch).fetch_all(&mut *connection).await?
+            sqlx::query_as(what.rows())
+                .bind(config.store.now())
+                .bind(batch)
+                .fetch_all(&mut *connection)
+                .await?
         };
         let found = due.len();
         if found == 0 {
             return Ok(total);
         }
         let ended =
-            config.store.write(move |tx| Box::pin(async move { end_all(tx, job, due).await })).await?;
+            config.store.write(move |tx| Box::pin(async move { end_all(tx, what, due).await })).await?;
         total += ended;
         // Where another replica was first, and where fewer were due than fit: done.
         if ended == 0 || i64::try_from(found).is_ok_and(|found| found < batch) {
@@ -94,7 +116,7 @@ async fn run(config: &Config, job: Job) -> Result<usize, StoreError> {
     }
 }
 
-async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> Result<usize, StoreError> {
+async fn end_all(tx: &mut WriteTx<'_>, what: Due, due: Vec<(String, String)>) -> Result<usize, StoreError> {
     let now = tx.now();
     let request_id = ids::new_id();
     let mut ended = 0;
@@ -104,10 +126,10 @@ async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> 
         let cause = Cause {
             zone: zone.clone(),
             request_id: request_id.clone(),
-            actor: job.actor().to_owned(),
-            reason: job.reason().to_owned(),
+            actor: what.actor().to_owned(),
+            reason: what.reason().to_owned(),
         };
-        if job == Job::Edges {
+        if what == Due::Edges {
             let id = DelegationEdgeId::new(id).map_err(corrupt)?;
             let edge = DelegationEdge::find(tx.connection(), &zone, &id).await?;
             if edge.is_some_and(|edge| edge.status == EdgeStatus::Active && edge.expires_at <= now) {
@@ -118,30 +140,30 @@ async fn end_all(tx: &mut WriteTx<'_>, job: Job, due: Vec<(String, String)>) -> 
         let id = AgentSessionId::new(id).map_err(corrupt)?;
         let session = AgentSession::find(tx.connection(), &zone, &id).await?;
         let Some(session) = session.filter(|session| !session.is_within_time(now)) else { continue };
-        ended += match (job, session.status) {
-            (Job::Ttl, SessionStatus::Active | SessionStatus::Suspended) => {
+        ended += match (what, session.status) {
+            (Due::Tasks, SessionStatus::Active | SessionStatus::Suspended) => {
                 revoke::end_session(tx, &cause, &id, Ending::Expired).await?
             }
-            (Job::Lease, SessionStatus::Active) => revoke::suspend_session(tx, &cause, &id).await?,
+            (Due::Services, SessionStatus::Active) => revoke::suspend_session(tx, &cause, &id).await?,
             _ => 0,
         };
     }
     Ok(ended)
 }
 
-/// Ends every attempt of a call that is past its deadline: failed where another may follow, else timed out (contract
-/// coordinator §12). Answers how many there were.
-pub async fn end_late_attempts(config: &Config) -> Result<usize, StoreError> {
+/// Ends one batch of attempts that are past their deadline.
+pub(crate) async fn end_late(config: &Config) -> Result<usize, StoreError> {
     let batch = config.limits.sweep_batch.max(1);
-    config.store.write(move |tx| Box::pin(async move { end_late(tx, batch).await })).await
+    config.store.write(move |tx| Box::pin(async move { end_late_batch(tx, batch).await })).await
 }
 
-async fn end_late(tx: &mut WriteTx<'_>, batch: i64) -> Result<usize, StoreError> {
+async fn end_late_batch(tx: &mut WriteTx<'_>, batch: i64) -> Result<usize, StoreError> {
     let now = tx.now();
     let late: Vec<(String, String, String)> = sqlx::query_as(
-        "UPDATE agent_invocations SET status = CASE WHEN attempts < max_attempts THEN 'failed' ELSE 'timed_out' END, \
+        "UPDATE agent_invocations SET status = CASE WHEN status = 'cancel_requested' THEN 'canceled' \
+           WHEN attempts < max_attempts THEN 'failed' ELSE 'timed_out' END, \
          error_json = '{\"reason\":\"deadline_exceeded\"}', completed_at = $1, updated_at = $1 \
-         WHERE id IN (SELECT id FROM agent_invocations WHERE status = 'running' AND deadline_at <= $1 \
+         WHERE id IN (SELECT id FROM agent_invocations WHERE status IN ('running', 'cancel_requested') AND deadline_at <= $1 \
            ORDER BY deadline_at LIMIT $2) RETURNING zone_id, id, status",
     )
     .bind(now)
@@ -165,41 +187,31 @@ async fn end_late(tx: &mut WriteTx<'_>, batch: i64) -> Result<usize, StoreError>
     Ok(late.len())
 }
 
-/// Runs all jobs until `stop` resolves. A job that failed is logged and tried again at its next turn.
+/// Runs all jobs until `stop` resolves, each on its own clock, and lets what is under way finish. A job that failed is
+/// logged and tried again at its next turn.
 pub async fn run_jobs(config: Config, stop: impl Future<Output = ()>) {
-    let ticker = |every: Duration| {
-        let mut ticker = tokio::time::interval(every.max(Duration::from_millis(1)));
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticker
-    };
-    let limits = &config.limits;
-    let (mut ttl, mut lease, mut edges) =
-        (ticker(limits.ttl_sweep), ticker(limits.lease_sweep), ticker(limits.edge_sweep));
-    let (mut deadlines, mut closures) = (ticker(limits.deadline_sweep), ticker(limits.closure_sweep));
-    tokio::pin!(stop);
-    loop {
-        let job = tokio::select! {
-            () = &mut stop => return,
-            _ = deadlines.tick() => {
-                report("coordinator-deadline-sweeper", end_late_attempts(&config).await);
-                continue;
-            }
-            _ = closures.tick() => {
-                report("coordinator-closure", revoke::settle(&config.store).await);
-                continue;
-            }
-            _ = ttl.tick() => Job::Ttl,
-            _ = lease.tick() => Job::Lease,
-            _ = edges.tick() => Job::Edges,
-        };
-        report(job.actor(), run(&config, job).await);
+    let (stopping, stopped) = watch::channel(false);
+    let mut jobs = JoinSet::new();
+    for job in Job::ALL {
+        jobs.spawn(repeat(config.clone(), job, stopped.clone()));
     }
+    stop.await;
+    stopping.send_replace(true);
+    while jobs.join_next().await.is_some() {}
 }
 
-fn report(job: &str, result: Result<usize, StoreError>) {
-    match result {
-        Ok(0) => {}
-        Ok(ended) => tracing::info!(job, ended, "a job ended what was due"),
-        Err(error) => tracing::error!(job, %error, "a job failed"),
+async fn repeat(config: Config, job: Job, mut stopped: watch::Receiver<bool>) {
+    let mut ticker = tokio::time::interval(job.interval(&config.limits).max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            _ = ticker.tick() => {}
+        }
+        match job.run(&config).await {
+            Ok(0) => {}
+            Ok(ended) => tracing::info!(job = job.name(), ended, "a job ended what was due"),
+            Err(error) => tracing::error!(job = job.name(), %error, "a job failed"),
+        }
     }
 }

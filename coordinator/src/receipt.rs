@@ -4,6 +4,7 @@
 //! mandate was renewed still replays (contract §24 row 2).
 
 use crate::config::{Limits, millis};
+use crate::counters::KeyUse;
 use crate::failure::{Code, Failure};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -19,21 +20,28 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     /// The body.
     pub(crate) body: Value,
-    /// Was it given before?
-    pub(crate) replayed: bool,
+    /// What became of the caller's key, where there is one.
+    key: Option<KeyUse>,
 }
+
+/// Stands with a response to a request that had a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipted(pub(crate) KeyUse);
 
 impl Reply {
     /// Something was made.
     pub(crate) fn created(body: Value) -> Self {
-        Self { status: StatusCode::CREATED, body, replayed: false }
+        Self { status: StatusCode::CREATED, body, key: None }
     }
 }
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let mut response = (self.status, axum::Json(self.body)).into_response();
-        if self.replayed {
+        if let Some(what) = self.key {
+            response.extensions_mut().insert(Receipted(what));
+        }
+        if self.key == Some(KeyUse::Replayed) {
             let yes = axum::http::HeaderValue::from_static("true");
             response.headers_mut().insert("idempotency-replayed", yes);
         }
@@ -144,7 +152,7 @@ impl<'a> Receipt<'a> {
             let corrupt = || caracal_store::StoreError::corrupt("idempotency_receipts: the stored answer");
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             let body = serde_json::from_str(&body).map_err(|_| corrupt())?;
-            let reply = Reply { status: status.ok_or_else(corrupt)?, body, replayed: true };
+            let reply = Reply { status: status.ok_or_else(corrupt)?, body, key: Some(KeyUse::Replayed) };
             return Ok(Some(Recorded { resource_id, reply }));
         }
         // A generated key stands for one retry of one call: an application that starts many sessions must not be
@@ -178,7 +186,7 @@ impl<'a> Receipt<'a> {
         &self,
         tx: &mut WriteTx<'_>,
         resource_id: &str,
-        reply: &Reply,
+        reply: &mut Reply,
         limits: &Limits,
     ) -> Result<(), Failure> {
         let retention =
@@ -200,6 +208,7 @@ impl<'a> Receipt<'a> {
         .bind(now.saturating_add(millis(retention)))
         .execute(&mut *tx.connection())
         .await?;
+        reply.key = Some(KeyUse::Created);
         Ok(())
     }
 }

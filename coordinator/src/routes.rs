@@ -1,11 +1,15 @@
-//! The routes (contract coordinator §4.1, §6.1).
+//! The routes (contract coordinator §4 to §9).
 
 use crate::caller::authenticate;
 use crate::config::Config;
 use crate::failure::{self, Code, Failure};
-use crate::{attempts, delegate, delegations, effective, invocations, lease, services, sessions, start};
+use crate::receipt::Receipted;
+use crate::{
+    aliases, attempts, delegate, delegations, effective, invocations, lease, outbox, services, sessions,
+    start, stats, verify,
+};
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, patch, post};
@@ -40,20 +44,42 @@ pub fn router(config: Config) -> Router {
         .route("/zones/{zone}/invocations/{invocation}/start", patch(attempts::start_route))
         .route("/zones/{zone}/invocations/{invocation}/cancel", patch(attempts::cancel_route))
         .route("/zones/{zone}/invocations/{invocation}/complete", patch(attempts::complete_route))
+        .route("/zones/{zone}/outbox", get(outbox::list_route))
+        .route("/zones/{zone}/outbox/{entry}/requeue", post(outbox::requeue_route))
         .route_layer(from_fn_with_state(Arc::clone(&config), authenticate));
     Router::new()
         .route("/health", get(async || Json(json!({ "ok": true }))))
         .route("/ready", get(ready))
+        .route("/stats", get(stats::route))
+        .route("/v1/verify", post(verify::route))
         .merge(zone)
-        .fallback(async || Failure::from(Code::NotFound))
+        .fallback(unknown)
         .method_not_allowed_fallback(async || Failure::from(Code::MethodNotAllowed))
-        .layer(from_fn(render))
+        .layer(from_fn_with_state(Arc::clone(&config), render))
         .layer(from_fn(identify_requests))
         .with_state(config)
 }
 
-async fn render(Extension(RequestId(id)): Extension<RequestId>, request: Request, next: Next) -> Response {
-    failure::render(next.run(request).await, &id)
+/// Renders refusals, and counts what became of idempotency keys.
+async fn render(
+    State(config): State<Arc<Config>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = next.run(request).await;
+    let kept = response.extensions().get::<Receipted>().map(|Receipted(what)| *what);
+    if let Some(what) = kept.or_else(|| failure::key_use(&response)) {
+        config.counters.key(what);
+    }
+    failure::render(response, &id)
+}
+
+async fn unknown(uri: Uri) -> Failure {
+    match aliases::successor(uri.path()) {
+        Some(now) => Failure::because(Code::NotFound, format!("this route is gone: use {now}")),
+        None => Code::NotFound.into(),
+    }
 }
 
 async fn ready(State(config): State<Arc<Config>>) -> Response {

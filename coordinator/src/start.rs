@@ -180,9 +180,9 @@ async fn start(
         Some(parent) if request.inherits => inherit(tx, request, &cause, parent, &session).await?,
         _ => None,
     };
-    let reply = Reply::created(created_json(&session, edge.as_ref()));
+    let mut reply = Reply::created(created_json(&session, edge.as_ref()));
     if let Some(receipt) = &receipt {
-        receipt.keep(tx, session.id.as_str(), &reply, limits).await?;
+        receipt.keep(tx, session.id.as_str(), &mut reply, limits).await?;
     }
     Ok(reply)
 }

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use caracal_coordinator::{Config, Limits, router};
+use caracal_coordinator::{Config, Counters, Limits, router};
 use caracal_mandate::claims::{Claims, SubjectType};
 use caracal_mandate::id::ZoneId;
 use caracal_store::keys::ZoneKeys;
@@ -63,6 +63,7 @@ impl World {
             issuer: ISSUER.to_owned(),
             operator_token: Some(OPERATOR.to_owned()),
             limits,
+            counters: Counters::default(),
         };
         let world = Self { store, keys, router: router(config.clone()), config, _dir: dir };
         for zone in ["z1", "z2"] {

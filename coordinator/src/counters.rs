@@ -1,6 +1,7 @@
 //! What happened since the start, counted: each job's runs, and what became of idempotency keys.
 
 use crate::job::Job;
+use caracal_store::metrics;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,11 +39,22 @@ impl KeyUse {
         (Self::Conflicts, "conflicts"),
         (Self::Invalid, "invalid"),
     ];
+
+    /// Its label in metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Replayed => "replayed",
+            Self::Conflicts => "conflict",
+            Self::Invalid => "invalid",
+        }
+    }
 }
 
 impl Counters {
     /// A job ran, and ended so many; `None` if it failed.
     pub(crate) fn ran(&self, job: Job, ended: Option<usize>) {
+        metrics::job_ran(job.name(), ended);
         let Some(counts) = self.of(job) else { return };
         counts.runs.fetch_add(1, Ordering::Relaxed);
         match ended {
@@ -53,6 +65,7 @@ impl Counters {
 
     /// A key was used.
     pub(crate) fn key(&self, what: KeyUse) {
+        metrics::idempotency(what.label());
         if let Some((_, count)) = self.keys().find(|(known, _)| known.0 == what) {
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use crate::failure::{Code, Failure};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use caracal_mandate::id::ZoneId;
-use caracal_store::WriteTx;
+use caracal_store::{WriteTx, metrics};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -123,7 +123,7 @@ impl<'a> Receipt<'a> {
         limits: &Limits,
     ) -> Result<Option<Recorded>, Failure> {
         let now = tx.now();
-        sqlx::query(
+        let expired = sqlx::query(
             "DELETE FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 \
              AND key_digest = $4 AND expires_at <= $5",
         )
@@ -134,6 +134,9 @@ impl<'a> Receipt<'a> {
         .bind(now)
         .execute(&mut *tx.connection())
         .await?;
+        if expired.rows_affected() > 0 {
+            metrics::idempotency("expired");
+        }
         let row: Option<(String, String, i64, String)> = sqlx::query_as(
             "SELECT request_digest, resource_id, response_status, response_json FROM idempotency_receipts \
              WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 AND key_digest = $4",

@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod envoy;
+mod script;
 mod stack;
 mod upstream;
 mod world;
 
 pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap};
+pub use script::{Credentials, Script};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
 pub use upstream::{Seen, Upstream};
 pub use world::{Agent, World};

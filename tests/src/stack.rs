@@ -93,6 +93,11 @@ impl Stack {
         std::fs::read_to_string(self.folder().join("secrets/adminToken")).unwrap().trim().to_owned()
     }
 
+    /// The operator's token at the Coordinator.
+    pub fn coordinator_token(&self) -> String {
+        std::fs::read_to_string(self.folder().join("secrets/coordinatorToken")).unwrap().trim().to_owned()
+    }
+
     pub fn envoy_log(&self) -> String {
         std::fs::read_to_string(self.folder().join("envoy.log")).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! A configured zone, and the calls of its operator and its agents.
 
-use crate::{Stack, Upstream};
+use crate::{Credentials, Stack, Upstream};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -51,20 +51,30 @@ impl World {
         };
         let zone = world.operate(Method::POST, "/v1/zones", json!({ "name": "test" })).await;
         world.zone = text(&zone, "id");
-        let body = json!({ "name": "agent", "registration_method": "managed" });
-        let application = world.operate(Method::POST, &world.path("applications"), body).await;
-        world.application = text(&application, "id");
-        world.secret = text(&application, "client_secret");
-        world.activate_policy().await;
+        Credentials { application: world.application, secret: world.secret } =
+            world.add_application("agent").await;
+        world.activate("orders", &world.policy(&world.application, "", "")).await;
         world
+    }
+
+    /// Registers an application.
+    pub async fn add_application(&self, name: &str) -> Credentials {
+        let body = json!({ "name": name, "registration_method": "managed" });
+        let made = self.operate(Method::POST, &self.path("applications"), body).await;
+        Credentials { application: text(&made, "id"), secret: text(&made, "client_secret") }
     }
 
     /// Adds the resource, behind `upstream`.
     pub async fn add_resource(&mut self, upstream: SocketAddr) {
-        let body = json!({ "name": "mandate", "kind": "caracal_mandate" });
+        self.add_resource_named(self.resource, upstream).await;
+    }
+
+    /// Adds another one.
+    pub async fn add_resource_named(&self, identifier: &str, upstream: SocketAddr) {
+        let body = json!({ "name": identifier, "kind": "caracal_mandate" });
         let provider = text(&self.operate(Method::POST, &self.path("providers"), body).await, "id");
         let body = json!({
-            "identifier": self.resource,
+            "identifier": identifier,
             "upstream_url": format!("http://{upstream}"),
             "scopes": ["orders:read", "orders:write"],
             "credential_provider_id": provider,
@@ -85,16 +95,21 @@ impl World {
         self.coordinator = stack.url("coordinator");
     }
 
-    async fn activate_policy(&self) {
-        let content = format!(
-            "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n\napp_ids := {{\"agent\": \"{}\"}}\n\n\
+    /// Data that gives the resource to an application, with a reader, a clerk and `roles`, and then `rest`.
+    pub fn policy(&self, application: &str, roles: &str, rest: &str) -> String {
+        format!(
+            "# caracal:data-document\npackage caracal.authz\nimport rego.v1\n\napp_ids := {{\"agent\": \"{application}\"}}\n\n\
              grants := {{\"{}\": {{\"application\": \"agent\", \"roles\": {{\
-             \"reader\": [\"orders:read\"], \"clerk\": [\"orders:read\", \"orders:write\"]}}}}}}\n",
-            self.application, self.resource
-        );
-        let body = json!({ "name": "orders", "content": content });
+             \"reader\": [\"orders:read\"], \"clerk\": [\"orders:read\", \"orders:write\"]{roles}}}}}}}\n{rest}",
+            self.resource
+        )
+    }
+
+    /// Makes this the zone's policy, in place of any other.
+    pub async fn activate(&self, name: &str, content: &str) {
+        let body = json!({ "name": name, "content": content });
         let version = text(&self.operate(Method::POST, &self.path("policies"), body).await, "version_id");
-        let set = self.operate(Method::POST, &self.path("policy-sets"), json!({ "name": "main" })).await;
+        let set = self.operate(Method::POST, &self.path("policy-sets"), json!({ "name": name })).await;
         let set = self.path(&format!("policy-sets/{}", text(&set, "id")));
         let body = json!({ "manifest": [{ "policy_version_id": version }] });
         let made = self.operate(Method::POST, &format!("{set}/versions"), body).await;
@@ -178,6 +193,18 @@ impl World {
     pub async fn end_session(&self, bearer: &str, session: &str) {
         let answer = self.coordinate(Method::DELETE, &format!("agents/{session}"), bearer, None).await;
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    }
+
+    /// A session's row.
+    pub async fn session(&self, bearer: &str, session: &str) -> Value {
+        let answer = self.coordinate(Method::GET, &format!("agents/{session}"), bearer, None).await;
+        good(session, answer).await
+    }
+
+    /// Suspends or resumes a session; it has to succeed.
+    pub async fn switch_session(&self, bearer: &str, session: &str, verb: &str) {
+        let path = format!("agents/{session}/{verb}");
+        good(&path, self.coordinate(Method::PATCH, &path, bearer, None).await).await;
     }
 
     /// Mints a mandate to read with.

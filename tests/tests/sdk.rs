@@ -1,37 +1,16 @@
 //! The official Python SDK 1.0.0, unmodified, against everything that is real.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use caracal_tests::{Stack, Upstream, World, python};
+use caracal_tests::{Stack, Upstream, World};
 use serde_json::{Value, json};
-use std::path::Path;
-use tokio::process::Command;
-
-/// Runs a script of `tests/python` as an application of this world, and reads the JSON that it prints.
-async fn run(script: &str, world: &World) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-    let output = Command::new(python())
-        .arg(path)
-        .env("CARACAL_STS_URL", &world.sts)
-        .env("CARACAL_COORDINATOR_URL", &world.coordinator)
-        .env("CARACAL_GATEWAY_URL", &world.gateway)
-        .env("CARACAL_ZONE_ID", &world.zone)
-        .env("CARACAL_APPLICATION_ID", &world.application)
-        .env("CARACAL_APP_CLIENT_SECRET", &world.secret)
-        .env("TEST_RESOURCE", world.resource)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .await
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {errors}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn session_narrowed_child_call_replay_and_end() {
     let (stack, upstream) = (Stack::start().await, Upstream::start().await);
     let world = World::configure(&stack, &upstream).await;
-    let outcome = run("session.py", &world).await;
+    let mut script = world.script(&["session.py"]);
+    let outcome = script.said().await;
+    script.end().await;
     assert_eq!(outcome["root_delegation"], Value::Null, "{outcome}");
     assert!(outcome["child_delegation"].is_string());
     assert_eq!(outcome["hop"], 1);

@@ -238,10 +238,15 @@ fn verify_with(set: &KeySet, token: &str, expected: Expected<'_>, now: i64) -> R
     let payload = jws.payload().map_err(|_| MandateError::Malformed)?;
     let claims = Claims::from_json(&payload).map_err(|_| MandateError::Malformed)?;
     let now = now / 1000;
+    // A resource's mandate is for what it names, every other one for the STS itself (contract gateway §B1).
+    let own = |audience: &String| match expected.usage {
+        MandateUse::Resource => claims.target.contains(audience),
+        MandateUse::Gateway | MandateUse::Session => audience == expected.issuer,
+    };
     match () {
         () if claims.zone_id != *expected.zone => Err(MandateError::Zone),
         () if claims.iss != expected.issuer => Err(MandateError::Issuer),
-        () if !claims.aud.iter().any(|aud| aud == expected.issuer) => Err(MandateError::Audience),
+        () if !claims.aud.iter().any(own) => Err(MandateError::Audience),
         () if claims.exp.saturating_add(LEEWAY_SECONDS) <= now => Err(MandateError::Expired),
         () if claims.iat > now.saturating_add(LEEWAY_SECONDS) => Err(MandateError::IssuedInFuture),
         () if claims.usage != expected.usage => Err(MandateError::Use),

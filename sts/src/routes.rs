@@ -15,6 +15,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use caracal_mandate::claims::MandateUse;
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::FEED_PATH;
 use caracal_mandate::header::accepted_request_id;
@@ -27,12 +28,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 const TOKEN_PATH: &str = "/oauth/2/token";
+const CHECK_PATH: &str = "/internal/gateway/check";
 
 pub(crate) fn router(sts: Sts) -> Router {
     Router::new()
         .route(TOKEN_PATH, post(token))
         .route("/.well-known/jwks.json", get(jwks))
         .route(FEED_PATH, get(feed))
+        .route(CHECK_PATH, post(check))
         .route(mandates::METADATA_PATH, get(mandates::metadata))
         .route(mandates::INTROSPECTION_PATH, post(mandates::introspect))
         .route(mandates::REVOCATION_PATH, post(mandates::revoke))
@@ -52,20 +55,52 @@ pub(crate) fn router(sts: Sts) -> Router {
 
 /// The token endpoint. The request id is chosen and echoed before anything else (contract sts §4).
 async fn token(State(sts): State<Sts>, request: Request) -> Response {
-    let given = request.headers().get(REQUEST_ID).and_then(|value| accepted_request_id(value.as_bytes()));
-    let request_id = given.map_or_else(caracal_store::ids::new_id, str::to_owned);
-    let mut response = match exchange(&sts, request, &request_id).await {
-        Ok(response) => response,
-        Err(denial) => denial.into_response(&request_id),
+    let request_id = request_id_of(&request);
+    let answer = async {
+        let (request, _) = read_exchange(&sts, request, &request_id).await?;
+        Ok(axum::Json(sts.exchange(request).await?).into_response())
     };
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    finish(answer.await, &request_id)
+}
+
+/// A gateway asks whether a mandate that may be used more than once still stands. Nothing is used up or minted.
+async fn check(State(sts): State<Sts>, request: Request) -> Response {
+    let request_id = request_id_of(&request);
+    let answer = async {
+        let (mut request, form) = read_exchange(&sts, request, &request_id).await?;
+        let call = request.gateway.as_mut().ok_or_else(Denial::unauthenticated)?;
+        call.usage = match form.trimmed("mandate_use") {
+            Some("gateway") => MandateUse::Gateway,
+            Some("resource") => MandateUse::Resource,
+            _ => return Err(Denial::malformed("mandate_use is neither gateway nor resource")),
+        };
+        sts.check(request).await?;
+        Ok(axum::Json(serde_json::json!({ "active": true })).into_response())
+    };
+    finish(answer.await, &request_id)
+}
+
+/// The request's id is chosen before anything else.
+fn request_id_of(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| accepted_request_id(value.as_bytes()));
+    given.map_or_else(caracal_store::ids::new_id, str::to_owned)
+}
+
+fn finish(answer: Result<Response, Denial>, request_id: &str) -> Response {
+    let mut response = answer.unwrap_or_else(|denial| denial.into_response(request_id));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     no_store(&mut response);
     response
 }
 
-async fn exchange(sts: &Sts, request: Request, request_id: &str) -> Result<Response, Denial> {
+/// Reads a form of the token endpoint's kind, and who signed it if somebody did.
+async fn read_exchange(
+    sts: &Sts,
+    request: Request,
+    request_id: &str,
+) -> Result<(ExchangeRequest, Form), Denial> {
     let (parts, body) = request.into_parts();
     check_envelope(parts.uri.query(), &parts.headers)?;
     let body = read_body(body, MAX_FORM_BYTES).await.map_err(|error| match error {
@@ -80,7 +115,7 @@ async fn exchange(sts: &Sts, request: Request, request_id: &str) -> Result<Respo
             return Err(Denial::unauthenticated());
         }
         let now = sts.store().now();
-        let proof = authenticate(sts.gateway_key(), &parts.headers, "POST", TOKEN_PATH, &body, now);
+        let proof = authenticate(sts.gateway_key(), &parts.headers, "POST", parts.uri.path(), &body, now);
         Some(proof.map_err(|error| {
             tracing::warn!(%error, "a gateway could not be authenticated");
             Denial::unauthenticated()
@@ -89,7 +124,7 @@ async fn exchange(sts: &Sts, request: Request, request_id: &str) -> Result<Respo
         None
     };
     let request = ExchangeRequest::from_form(&form, request_id, proof)?;
-    Ok(axum::Json(sts.exchange(request).await?).into_response())
+    Ok((request, form))
 }
 
 /// The public keys of a zone (contract sts §20).

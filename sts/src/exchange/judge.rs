@@ -3,6 +3,7 @@
 use super::approval::{Approval, Asker};
 use super::binding::{Bound, Reader};
 use super::control::{ControlKey, control_key};
+use super::provider::Unconnected;
 use super::request::ExchangeRequest;
 use super::subject::{Presented, Subject};
 use crate::Sts;
@@ -13,10 +14,11 @@ use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
 use crate::policy::input::{PolicyInput, SessionReference};
+use crate::providers::{Brokered, ConnectionRef};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
 use caracal_mandate::id::{ApplicationId, ZoneId};
-use caracal_mandate::operation;
+use caracal_mandate::operation::{self, OperationRefusal};
 use caracal_mandate::scope::ScopeSet;
 use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
@@ -40,10 +42,15 @@ pub(super) struct Judgement {
     pub(super) approval: Approval,
     /// The approval that it still needs.
     pub(super) wanted: Option<NewHold>,
+    /// What was made ready for the gateway after it was judged.
+    pub(super) brokered: Arc<Brokered>,
 }
 
 /// The evaluation status of what is allowed and waits for an approval.
 pub(super) const APPROVAL_REQUIRED: &str = "approval_required";
+
+/// How every refusal by policy begins.
+pub(super) const POLICY_DENIED: &str = "policy denied (";
 
 /// What the resources of a request came to, besides themselves.
 #[derive(Default)]
@@ -57,6 +64,8 @@ struct Findings {
 pub(super) struct GrantedResource {
     pub(super) resource: Resource,
     pub(super) provider: Option<Provider>,
+    /// The connection that serves the subject there.
+    pub(super) connection: Option<ConnectionRef>,
 }
 
 /// What one resource came to.
@@ -64,6 +73,8 @@ enum Outcome {
     Granted(Box<GrantedResource>),
     /// Refused; the others go on.
     Skipped(Denial),
+    /// Refused for want of a connection, which is told before all other refusals.
+    Unconnected(Denial),
 }
 
 struct Case<'a> {
@@ -159,6 +170,7 @@ impl Sts {
             approval,
             wanted,
             control,
+            brokered: Arc::default(),
         })
     }
 
@@ -171,6 +183,7 @@ impl Sts {
         let mut granted: Vec<GrantedResource> = Vec::new();
         let mut found = Findings::default();
         let mut first_refusal: Option<Denial> = None;
+        let mut first_unconnected: Option<Denial> = None;
         for name in &case.request.resources {
             match self.resource(connection, case, name, scopes, &mut found).await {
                 Ok(Outcome::Granted(resource)) => {
@@ -180,6 +193,9 @@ impl Sts {
                     }
                 }
                 Ok(Outcome::Skipped(denial)) => first_refusal = first_refusal.or(Some(denial)),
+                Ok(Outcome::Unconnected(denial)) => {
+                    first_unconnected = first_unconnected.or(Some(denial));
+                }
                 Err(mut denial) => {
                     found.events.append(&mut denial.events);
                     denial.events = found.events;
@@ -187,7 +203,7 @@ impl Sts {
                 }
             }
         }
-        match first_refusal {
+        match first_unconnected.or(first_refusal) {
             Some(mut denial) if granted.is_empty() => {
                 denial.events = found.events;
                 Err(denial)
@@ -206,7 +222,8 @@ impl Sts {
     ) -> Result<Outcome, Denial> {
         let Findings { events, gates } = found;
         let mut skip = |status: &str, description: &'static str| {
-            let metadata = case.metadata(name);
+            let mut metadata = case.metadata(name);
+            add(&mut metadata, "reason", description.into());
             events.push(case.event("deny").with_status(status).with_metadata(metadata));
             Ok(Outcome::Skipped(Denial::forbidden(description)))
         };
@@ -223,7 +240,7 @@ impl Sts {
                 let mut event = case.event("allow").with_metadata(case.metadata(name));
                 event.determining_policies_json = json!([{ "policy": "control-key" }]);
                 events.push(event);
-                return Ok(granted(resource, None));
+                return Ok(granted(resource, None, None));
             }
             let event = case.event("deny").with_status("control_resource_requires_control_key");
             events.push(event.with_metadata(case.metadata(name)));
@@ -237,13 +254,26 @@ impl Sts {
                 None => return skip("provider_unavailable", "the resource's provider is not available"),
             },
         };
+        let asks = (case.request, case.subject);
+        let zone = &case.application.zone_id;
+        let own = match self.connected(connection, zone, provider.as_ref(), asks).await? {
+            Ok(own) => own,
+            Err(Unconnected { status, reason, denial }) => {
+                let mut metadata = case.metadata(name);
+                if let Some(object) = metadata.as_object_mut() {
+                    object.insert("reason".into(), reason.into());
+                }
+                events.push(case.event("deny").with_status(status).with_metadata(metadata));
+                return Ok(Outcome::Unconnected(denial));
+            }
+        };
         case.consult_policy(&resource, events, gates)
-            .map(|refused| refused.map_or_else(|| granted(resource, provider), Outcome::Skipped))
+            .map(|refused| refused.map_or_else(|| granted(resource, provider, own), Outcome::Skipped))
     }
 }
 
-fn granted(resource: Resource, provider: Option<Provider>) -> Outcome {
-    Outcome::Granted(Box::new(GrantedResource { resource, provider }))
+fn granted(resource: Resource, provider: Option<Provider>, connection: Option<ConnectionRef>) -> Outcome {
+    Outcome::Granted(Box::new(GrantedResource { resource, provider, connection }))
 }
 
 /// The zone that the request names, or that its application is in, unless it is archived.
@@ -305,6 +335,12 @@ pub(super) fn describe(
     denial.with_event(event.with_status(status).with_metadata(metadata))
 }
 
+fn add(metadata: &mut Value, name: &str, value: Value) {
+    if let Some(object) = metadata.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
 impl Case<'_> {
     fn event(&self, decision: &str) -> AuditEvent {
         let zone = self.application.zone_id.as_str();
@@ -317,12 +353,15 @@ impl Case<'_> {
         let carried = subject.claims.scopes();
         let permitted =
             operation::permit(resource.enforcement, &resource.operations, &call.method, &call.path, &carried);
-        permitted.map_err(|_| {
+        permitted.map_err(|refusal| {
             let mut metadata = self.metadata(resource.identifier.as_str());
-            if let Some(object) = metadata.as_object_mut() {
-                object.insert("method".into(), call.method.as_str().into());
-                object.insert("path".into(), call.path.as_str().into());
-            }
+            let reason = match refusal {
+                OperationRefusal::ScopeMissing(scope) => format!("the mandate does not carry {scope}"),
+                OperationRefusal::Undeclared => "the resource declares no such operation".to_owned(),
+                _ => "the operation is not permitted".to_owned(),
+            };
+            add(&mut metadata, "reason", reason.into());
+            add(&mut metadata, "path", call.path.as_str().into());
             let event = self.event("deny").with_status("operation_not_permitted").with_metadata(metadata);
             let status = StatusCode::FORBIDDEN;
             Denial::new(status, "operation_not_permitted", "operation not permitted").with_event(event)
@@ -336,8 +375,9 @@ impl Case<'_> {
         events: &mut Vec<AuditEvent>,
         gates: &mut Vec<ApprovalGate>,
     ) -> Result<Option<Denial>, Denial> {
-        let metadata = self.metadata(resource.identifier.as_str());
-        let decision = self.policy.bundle.evaluate(&self.input(resource)).map_err(|error| {
+        let mut metadata = self.metadata(resource.identifier.as_str());
+        let input = self.input(resource);
+        let decision = self.policy.bundle.evaluate(&input).map_err(|error| {
             let mut event =
                 self.event("deny").with_status("policy_eval_failed").with_metadata(metadata.clone());
             event.diagnostics_json = json!([{ "error": error.to_string() }]);
@@ -355,12 +395,19 @@ impl Case<'_> {
         event.manifest_sha = Some(self.policy.manifest_sha.clone());
         event.determining_policies_json = decision.determining_policies_json();
         event.diagnostics_json = Value::Array(decision.diagnostics.clone());
+        let allowed = decision.is_allow();
+        let reason = decision.reason.unwrap_or_else(|| "policy".to_owned());
+        if !allowed || gated {
+            // What an operator needs to evaluate it again.
+            let reason = if gated { APPROVAL_REQUIRED } else { reason.as_str() };
+            add(&mut metadata, "reason", reason.into());
+            add(&mut metadata, "policy_input", input.redacted());
+        }
         events.push(event.with_metadata(metadata));
-        if decision.is_allow() {
+        if allowed {
             return Ok(None);
         }
-        let reason = decision.reason.unwrap_or_else(|| "policy".to_owned());
-        Ok(Some(Denial::forbidden(format!("policy denied ({reason})"))))
+        Ok(Some(Denial::forbidden(format!("{POLICY_DENIED}{reason})"))))
     }
 
     /// What an event says of the request, never a token, a secret or a subject.
@@ -398,6 +445,8 @@ impl Case<'_> {
         }
         if let Some(call) = &self.request.gateway {
             object.insert("method".into(), call.method.as_str().into());
+            let carried = self.subject.map(|subject| subject.claims.scope.as_str()).unwrap_or_default();
+            object.insert("carried_scopes".into(), carried.split_whitespace().collect());
         }
         metadata
     }

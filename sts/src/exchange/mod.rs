@@ -7,9 +7,11 @@
 mod approval;
 mod authenticate;
 mod binding;
+mod check;
 mod control;
 mod grant;
 mod judge;
+mod provider;
 mod request;
 mod subject;
 
@@ -25,8 +27,10 @@ use caracal_store::WriteTx;
 use caracal_store::model::{Application, Epochs, Zone};
 use grant::{Granted, Minted};
 use judge::Judgement;
+use provider::ROUNDS;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use subject::Presented;
 
 /// The answer to a granted exchange (contract sts §6).
@@ -57,16 +61,32 @@ impl Sts {
             Ok(Granted::Minted(minted)) => self.answer(*minted).await,
             // It is written down already.
             Ok(Granted::Held(denial)) => Err(denial),
+            Ok(Granted::Stale) => Err(StoreError::Uncommitted("credentials kept changing".into()).into()),
             Err(denial) => self.record_denial(&request, denial).await,
         }
     }
 
+    /// Begins anew where a connection has to be renewed first, or what was fetched does not fit any more.
     async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
+        for _ in 1..ROUNDS {
+            match self.judge_and_grant_once(request).await {
+                Ok(Granted::Stale) => {}
+                Err(Denial { renewal: Some(renewal), .. }) => {
+                    self.providers().renew(*renewal).await.map_err(|_| Denial::unavailable())?;
+                }
+                ended => return ended,
+            }
+        }
+        self.judge_and_grant_once(request).await
+    }
+
+    async fn judge_and_grant_once(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
         let presented = self.present(request).await;
-        let judgement = {
+        let mut judgement = {
             let mut connection = self.store().read().await?;
             self.judge(&mut connection, request, &presented, View::Committed).await?
         };
+        judgement.brokered = Arc::new(self.broker(request, &judgement).await);
         self.keys().prepare(&judgement.application.zone_id, judgement.epochs.keys).await?;
         let (sts, request) = (self.clone(), request.clone());
         self.store()
@@ -85,7 +105,13 @@ impl Sts {
         let judgement = if epochs == Some(judgement.epochs) {
             judgement
         } else {
-            self.judge(tx.connection(), request, presented, View::Uncommitted).await?
+            let brokered = judgement.brokered;
+            let mut anew = self.judge(tx.connection(), request, presented, View::Uncommitted).await?;
+            if !self.still_fits(tx.connection(), &brokered, request, &anew).await? {
+                return Ok(Granted::Stale);
+            }
+            anew.brokered = brokered;
+            anew
         };
         self.grant(tx, request, &judgement).await
     }

@@ -2,6 +2,7 @@
 
 use crate::form::Form;
 use crate::refusal::Denial;
+use caracal_mandate::claims::MandateUse;
 use caracal_store::internal::GatewayProof;
 
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -13,6 +14,8 @@ const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 pub(crate) struct GatewayCall {
     /// Proof of the gateway; its nonce is not used up yet.
     pub(crate) proof: GatewayProof,
+    /// The class of the mandate that it presents.
+    pub(crate) usage: MandateUse,
     /// The method that the gateway is asked for, in upper case.
     pub(crate) method: String,
     /// The decoded path that it is asked for.
@@ -93,6 +96,7 @@ impl ExchangeRequest {
             ttl_seconds,
             gateway: proof.map(|proof| GatewayCall {
                 proof,
+                usage: MandateUse::Gateway,
                 method: owned("request_method").unwrap_or_default().to_ascii_uppercase(),
                 // As the gateway decoded it: what is trimmed would be another path.
                 path: form.raw("request_path").unwrap_or_default().to_owned(),

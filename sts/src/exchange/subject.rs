@@ -52,7 +52,7 @@ impl Sts {
     }
 
     fn expected<'a>(&'a self, request: &ExchangeRequest, zone: &'a ZoneId) -> Expected<'a> {
-        let usage = if request.gateway.is_some() { MandateUse::Gateway } else { MandateUse::Session };
+        let usage = request.gateway.as_ref().map_or(MandateUse::Session, |call| call.usage);
         Expected { zone, issuer: self.issuer(), usage }
     }
 

@@ -163,6 +163,8 @@ fn reads() -> Router<app::App> {
         .route("/v1/zones/{zone}/admin-audit", get(record::list))
         .route("/v1/admin-audit", get(record::list_global))
         .route("/v1/zones/{zone}/sessions", get(runtime::sessions))
+        // The old name (contract coordinator §21, §26).
+        .route("/v1/zones/{zone}/agent-sessions", get(runtime::sessions))
         .route("/v1/zones/{zone}/authority-records", get(runtime::authority_records))
         .route("/v1/zones/{zone}/revocations", get(revocations::list).post(revocations::create))
         .route("/v1/zones/{zone}/revocations/{id}", get(revocations::get))

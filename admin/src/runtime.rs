@@ -116,6 +116,7 @@ pub(crate) async fn sessions(
     for (name, condition, max) in [
         ("application_id", "s.application_id = ?", 128),
         ("parent_session_id", "s.parent_id = ?", 128),
+        ("parent_id", "s.parent_id = ?", 128),
         ("subject_id", "r.subject_id = ?", 512),
     ] {
         if let Some(value) = params.text(name, max)? {

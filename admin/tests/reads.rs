@@ -116,7 +116,21 @@ async fn contract_admin_6_3_explain() {
         "session": { "id": "rec" },
     });
     assert_eq!(why["denied"][0]["policy_input"], expected);
+    assert_eq!(why["denied"][0]["reason"], "complete", "nothing more is told");
     assert_eq!(bench.get(&format!("{path}/r2/explain")).await.ok()["final_decision"], "allow");
+    let mut kept = exchange(&zone, "r3", "deny", 5);
+    let input = json!({ "principal": { "id": "app" }, "session": { "id": "rec" } });
+    let facts = kept.metadata_json.as_mut().unwrap();
+    (facts["policy_input"], facts["reason"]) = (input.clone(), "approval_required".into());
+    let mut by_policy = exchange(&zone, "r4", "deny", 6);
+    by_policy.diagnostics_json = json!([{ "risk": [] }, { "reason": "role_scope_mismatch" }]);
+    tell(&bench, vec![kept, by_policy]).await;
+    let why = bench.get(&format!("{path}/r3/explain")).await.ok();
+    let denied = &why["denied"][0];
+    assert_eq!((&denied["reason"], &denied["policy_input"]), (&json!("approval_required"), &input));
+    assert!(denied["metadata"].get("policy_input").is_none(), "it is told once");
+    let why = bench.get(&format!("{path}/r4/explain")).await.ok();
+    assert_eq!(why["denied"][0]["reason"], "role_scope_mismatch");
     for rest in ["none", "none/explain"] {
         assert_eq!(bench.get(&format!("{path}/{rest}")).await.code(), (404, "request_not_found"));
     }
@@ -316,4 +330,45 @@ async fn contract_admin_5_1_overview() {
     assert_eq!(seen["decisions_24h"], json!({ "allowed": 12, "denied": 0 }));
     assert_eq!(seen["recent_events"].as_array().unwrap().len(), 10);
     assert_eq!(seen["recent_events"][0]["request_id"], "r0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faq_020_agent_sessions_is_the_old_name_of_sessions_and_lists_what_ended() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let body = json!({ "name": "a", "registration_method": "managed" });
+    let application = id(&bench.post(&format!("/v1/zones/{zone}/applications"), body).await.ok());
+    bench
+        .execute(&format!(
+            "INSERT INTO authority_records (id, zone_id, session_type, subject_id, application_id, status, \
+             expires_at, authenticated_at, created_at) VALUES \
+             ('r1', '{zone}', 'application', '{application}', '{application}', 'active', 9000, 1, 1000);
+             INSERT INTO sessions (id, zone_id, application_id, parent_id, subject_authority_record_id, lifecycle, \
+             labels_json, status, depth, ttl_seconds, started_at, last_active_at, updated_at, terminated_at) VALUES \
+             ('s1', '{zone}', '{application}', NULL, 'r1', 'task', '[\"ops\"]', 'active', 0, 60, 5, 5, 5, NULL), \
+             ('s2', '{zone}', '{application}', 's1', 'r1', 'task', '[\"ops\"]', 'terminated', 1, 60, 5, 5, 5, 6), \
+             ('s3', '{zone}', '{application}', 's1', 'r1', 'task', '[]', 'expired', 1, 60, 5, 5, 5, 6)"
+        ))
+        .await;
+    for (query, expected) in [
+        ("", vec!["s3", "s2", "s1"]),
+        ("?status=terminated", vec!["s2"]),
+        ("?status=expired", vec!["s3"]),
+        ("?label=ops", vec!["s2", "s1"]),
+        ("?parent_id=s1", vec!["s3", "s2"]),
+        ("?lifecycle=service", vec![]),
+    ] {
+        let list = bench.get(&format!("/v1/zones/{zone}/agent-sessions{query}")).await.ok();
+        let ids: Vec<&str> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["session_id"].as_str().unwrap())
+            .collect();
+        assert_eq!(ids, expected, "{query}");
+    }
+    let csv = bench.get(&format!("/v1/zones/{zone}/agent-sessions?format=csv")).await;
+    let csv = csv.body.as_str().unwrap().to_owned();
+    let first: Vec<&str> = csv.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(first, ["session_id", "s3", "s2", "s1"]);
 }

@@ -12,6 +12,7 @@ mod internal_policy;
 mod key_rotation;
 mod mandates;
 pub mod policy;
+pub mod providers;
 mod refusal;
 mod routes;
 mod upstream;
@@ -26,6 +27,7 @@ use caracal_store::Store;
 use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
+use providers::Providers;
 use std::sync::Arc;
 
 /// The metrics of an STS, with the decision contract that it runs (contract sts §26.2).
@@ -57,6 +59,8 @@ pub struct Config {
     pub admin_token: Option<AdminToken>,
     /// How identity providers and credential providers are called.
     pub egress: Egress,
+    /// The longest that a provider's token is taken to live, in seconds.
+    pub max_grant_ttl_seconds: i64,
 }
 
 /// The service. Cheap to clone.
@@ -66,13 +70,16 @@ pub struct Sts(Arc<Inner>);
 struct Inner {
     config: Config,
     bundles: Bundles,
+    providers: Providers,
 }
 
 impl Sts {
     /// A service with this configuration.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self(Arc::new(Inner { config, bundles: Bundles::default() }))
+        let Config { store, vault, egress, max_grant_ttl_seconds, .. } = config.clone();
+        let providers = Providers::new(store, vault, egress, max_grant_ttl_seconds);
+        Self(Arc::new(Inner { config, bundles: Bundles::default(), providers }))
     }
 
     /// Its routes.
@@ -114,6 +121,11 @@ impl Sts {
 
     fn admin_token(&self) -> Option<&AdminToken> {
         self.0.config.admin_token.as_ref()
+    }
+
+    /// Where the credentials of upstreams come from.
+    fn providers(&self) -> &Providers {
+        &self.0.providers
     }
 
     fn bundles(&self) -> &Bundles {

@@ -1,5 +1,6 @@
 //! How the STS says no: one code and one status per cause (contract sts §5).
 
+use crate::providers::Renewal;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use caracal_store::StoreError;
@@ -26,6 +27,8 @@ pub(crate) struct Denial {
     pub(crate) counts_as_failure: bool,
     /// What is written down about it.
     pub(crate) events: Vec<AuditEvent>,
+    /// No answer: a connection has to be renewed, and then the request is judged anew.
+    pub(crate) renewal: Option<Box<Renewal>>,
 }
 
 impl Denial {
@@ -43,6 +46,7 @@ impl Denial {
             extra: serde_json::Map::new(),
             counts_as_failure: false,
             events: Vec::new(),
+            renewal: None,
         }
     }
 
@@ -72,6 +76,16 @@ impl Denial {
         let mut denial = Self::new(StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", description);
         denial.retry_after = Some(retry_after);
         denial
+    }
+
+    /// 503: state is not available.
+    pub(crate) fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable", "state is not available")
+    }
+
+    /// 503 for whoever meets it: the connection has to be renewed first.
+    pub(crate) fn renew_first(renewal: Renewal) -> Self {
+        Self { renewal: Some(Box::new(renewal)), ..Self::unavailable() }
     }
 
     /// The denial with one more event.
@@ -105,7 +119,7 @@ impl From<StoreError> for Denial {
                 let text = "a key of this installation cannot be used";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", text)
             }
-            _ => Self::new(StatusCode::SERVICE_UNAVAILABLE, "sts_unavailable", "state is not available"),
+            _ => Self::unavailable(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Where a gateway sends a request that was granted, and with which credential (contract sts §22.1).
+//!
+//! `caracal_mandate::upstream` holds what the filter does with it.
 
-use crate::refusal::Denial;
-use axum::http::StatusCode;
-use caracal_store::model::{Provider, Resource};
-use serde::Serialize;
+use crate::providers::{Credential, Hidden, Placement, ProviderConfig, Source};
+use caracal_store::model::Resource;
+use serde::{Serialize, Serializer};
 
 /// One entry of `upstreams`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -11,33 +12,82 @@ pub(crate) struct Directive {
     url: String,
     auth_mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    auth_header: Option<&'static str>,
+    auth_location: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    auth_scheme: Option<&'static str>,
+    auth_header: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query_param_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_scheme: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_token_hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
+    provider_token: Option<Hidden>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_id: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    forward_caracal_identity: bool,
+    /// Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
 }
 
-/// The directive of a granted resource. A provider of a kind that is not known denies.
-pub(crate) fn directive(resource: &Resource, provider: Option<&Provider>) -> Result<Directive, Denial> {
-    let Some(url) = resource.upstream_url.clone() else {
-        return Err(Denial::forbidden("resource upstream not configured"));
+fn exposed<S: Serializer>(secret: &Option<Hidden>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.as_ref().map(Hidden::expose).unwrap_or_default())
+}
+
+/// The directive of a granted resource: of none where no provider is attached, else of its configuration and of the
+/// credential that it gave.
+pub(crate) fn directive(
+    resource: &Resource,
+    provider_id: Option<&str>,
+    config: Option<ProviderConfig>,
+    credential: Option<Credential>,
+) -> Directive {
+    let mut directive = Directive {
+        url: resource.upstream_url.clone().unwrap_or_default(),
+        auth_mode: "caracal_jwt",
+        auth_location: None,
+        auth_header: Some("Authorization".to_owned()),
+        query_param_name: None,
+        auth_scheme: Some("Bearer".to_owned()),
+        allowed_token_hosts: Vec::new(),
+        provider_token: None,
+        provider_id: provider_id.map(str::to_owned),
+        connection_id: None,
+        forward_caracal_identity: false,
+        expires_at: None,
     };
-    let provider_id = provider.map(|provider| provider.id.clone());
-    match provider.map(|provider| provider.kind.as_str()) {
-        Some("none") => {
-            Ok(Directive { url, auth_mode: "none", auth_header: None, auth_scheme: None, provider_id })
+    let Some(config) = config else { return directive };
+    let key = config.source == Source::Sealed("api_key");
+    match config.source {
+        Source::Mandate => return directive,
+        Source::None => {
+            directive.auth_mode = "none";
+            (directive.auth_header, directive.auth_scheme) = (None, None);
+            return directive;
         }
-        None | Some("caracal_mandate") => Ok(Directive {
-            url,
-            auth_mode: "caracal_jwt",
-            auth_header: Some("Authorization"),
-            auth_scheme: Some("Bearer"),
-            provider_id,
-        }),
-        Some(kind) => {
-            let text = format!("a provider of kind {kind} has no credential to give");
-            Err(Denial::new(StatusCode::BAD_GATEWAY, "http_request_failed", text))
+        _ => directive.auth_mode = if key { "provider_apikey" } else { "provider_oauth" },
+    }
+    match config.placement {
+        Placement::Header { name, scheme } => {
+            directive.auth_location = key.then_some("header");
+            (directive.auth_header, directive.auth_scheme) = (Some(name), scheme);
+        }
+        Placement::Query { name } => {
+            directive.auth_location = Some("query");
+            directive.query_param_name = Some(name);
+            (directive.auth_header, directive.auth_scheme) = (None, None);
         }
     }
+    directive.allowed_token_hosts = config.allowed_token_hosts;
+    directive.forward_caracal_identity = config.forward_caracal_identity;
+    if let Some(credential) = credential {
+        directive.provider_token = Some(credential.secret);
+        directive.connection_id = credential.connection_id;
+        directive.expires_at = credential.expires_at.map(|end| end.div_euclid(1000));
+    }
+    directive
 }

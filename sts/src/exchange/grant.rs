@@ -3,10 +3,11 @@
 
 use super::approval::{Approval, Gate, Scribe, no_life_left};
 use super::judge::{APPROVAL_REQUIRED, Judgement, describe};
+use super::provider::upstreams;
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::refusal::Denial;
-use crate::upstream::{Directive, directive};
+use crate::upstream::Directive;
 use axum::http::StatusCode;
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
 use caracal_mandate::epoch::AuthorityEpoch;
@@ -37,6 +38,8 @@ pub(super) enum Granted {
     Minted(Box<Minted>),
     /// In a hold: what was asked waits for an approval.
     Held(Denial),
+    /// In nothing yet: credentials changed meanwhile, and it has to be judged anew.
+    Stale,
 }
 
 impl Sts {
@@ -93,7 +96,7 @@ impl Sts {
             }
         }
         let mut claims = claims(self.issuer(), request, judgement, usage, now, expires_at)?;
-        let upstreams = upstreams(request, judgement)?;
+        let upstreams = upstreams(request, judgement, now)?;
         if let Approval::Answered(_, record) = &approval {
             claims.sid = record.id.clone();
             claims.root_sid = record.id.clone();
@@ -126,6 +129,10 @@ fn opened(event: &AuditEvent) -> AuditEvent {
     if event.evaluation_status == APPROVAL_REQUIRED {
         "complete".clone_into(&mut event.evaluation_status);
         "allow".clone_into(&mut event.decision);
+        if let Some(metadata) = event.metadata_json.as_mut().and_then(serde_json::Value::as_object_mut) {
+            metadata.remove("reason");
+            metadata.remove("policy_input");
+        }
     }
     event
 }
@@ -244,20 +251,6 @@ fn claims(
         authority_epoch: judgement.epochs.authority,
         multi_use,
     })
-}
-
-fn upstreams(
-    request: &ExchangeRequest,
-    judgement: &Judgement,
-) -> Result<BTreeMap<String, Directive>, Denial> {
-    if request.gateway.is_none() {
-        return Ok(BTreeMap::new());
-    }
-    let directives = judgement.granted.iter().map(|granted| {
-        let made = directive(&granted.resource, granted.provider.as_ref())?;
-        Ok((granted.resource.identifier.to_string(), made))
-    });
-    directives.collect()
 }
 
 fn record(judgement: &Judgement, claims: &Claims, usage: MandateUse, expires_at: i64) -> NewAuthorityRecord {

@@ -4,6 +4,7 @@ mod request;
 mod seed;
 
 pub(crate) use request::{Answer, Form, GatewayCall, claims_of, header_of};
+pub(crate) use seed::POLICY;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -62,6 +63,7 @@ fn config(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute: 
         gateway_key: GatewayKey::from_hex(GATEWAY_KEY).unwrap(),
         mint_limit_per_minute,
         control_audience: "caracal-control".to_owned(),
+        max_grant_ttl_seconds: 3600,
         admin_token: Some(AdminToken::new(ADMIN_TOKEN.to_owned())),
         egress: Egress::new(EgressOptions::default()).unwrap(),
     }

@@ -6,6 +6,7 @@
 mod approvals;
 mod bundles;
 mod exchange;
+mod federation;
 mod feed;
 mod form;
 mod internal_policy;
@@ -27,6 +28,7 @@ use caracal_store::Store;
 use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
+use federation::Federation;
 use providers::Providers;
 use std::sync::Arc;
 
@@ -71,6 +73,7 @@ struct Inner {
     config: Config,
     bundles: Bundles,
     providers: Providers,
+    federation: Federation,
 }
 
 impl Sts {
@@ -78,8 +81,9 @@ impl Sts {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let Config { store, vault, egress, max_grant_ttl_seconds, .. } = config.clone();
+        let federation = Federation::new(egress.clone());
         let providers = Providers::new(store, vault, egress, max_grant_ttl_seconds);
-        Self(Arc::new(Inner { config, bundles: Bundles::default(), providers }))
+        Self(Arc::new(Inner { config, bundles: Bundles::default(), providers, federation }))
     }
 
     /// Its routes.
@@ -115,8 +119,9 @@ impl Sts {
         &self.0.config.control_audience
     }
 
-    fn egress(&self) -> &Egress {
-        &self.0.config.egress
+    /// Who vouches for users.
+    fn federation(&self) -> &Federation {
+        &self.0.federation
     }
 
     fn admin_token(&self) -> Option<&AdminToken> {

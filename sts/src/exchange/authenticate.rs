@@ -82,6 +82,15 @@ impl Sts {
     }
 }
 
+/// What every event says of the application.
+pub(super) fn about(application: &Application) -> serde_json::Value {
+    serde_json::json!({
+        "application_id": application.id.as_str(),
+        "application_name": application.name,
+        "application_registration_method": application.registration_method.as_str(),
+    })
+}
+
 /// Counts a failed authentication. One too many locks the application out for a whole window from then on.
 pub(super) async fn count_failure(
     tx: &mut WriteTx<'_>,

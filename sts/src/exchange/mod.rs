@@ -9,6 +9,7 @@ mod authenticate;
 mod binding;
 mod check;
 mod control;
+mod federated;
 mod grant;
 mod judge;
 mod provider;
@@ -31,6 +32,7 @@ use provider::ROUNDS;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use request::SubjectToken;
 use subject::Presented;
 
 /// The answer to a granted exchange (contract sts §6).
@@ -68,6 +70,9 @@ impl Sts {
 
     /// Begins anew where a connection has to be renewed first, or what was fetched does not fit any more.
     async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
+        if let (None, Some(SubjectToken::External(token))) = (&request.gateway, &request.subject_token) {
+            return self.federate(request, token).await;
+        }
         for _ in 1..ROUNDS {
             match self.judge_and_grant_once(request).await {
                 Ok(Granted::Stale) => {}

@@ -28,7 +28,7 @@ pub(crate) enum SubjectToken {
     /// A mandate.
     Mandate(String),
     /// A token of an external issuer.
-    External,
+    External(String),
 }
 
 /// The whole request.
@@ -115,7 +115,7 @@ fn subject_token(form: &Form) -> Result<Option<SubjectToken>, Denial> {
     match (kind, form.trimmed("subject_token")) {
         (None, None) => Ok(None),
         (Some(true), Some(token)) => Ok(Some(SubjectToken::Mandate(token.to_owned()))),
-        (Some(false), Some(_)) => Ok(Some(SubjectToken::External)),
+        (Some(false), Some(token)) => Ok(Some(SubjectToken::External(token.to_owned()))),
         (Some(_), None) => Err(Denial::malformed("subject_token is missing")),
         (None, Some(_)) => Err(Denial::malformed("subject_token_type is missing")),
     }

@@ -38,7 +38,7 @@ impl Sts {
         let refused = |denial: Denial| Checked { verified: Err(denial), keys: AuthorityEpoch(u64::MAX) };
         let token = match request.subject_token.as_ref()? {
             SubjectToken::Mandate(token) => token,
-            SubjectToken::External => {
+            SubjectToken::External(_) => {
                 return Some(refused(Denial::subject("the token's issuer is not trusted")));
             }
         };

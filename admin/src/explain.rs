@@ -19,13 +19,17 @@ pub(crate) async fn explain(
         .iter()
         .filter(|stored| stored.event.decision == "deny")
         .map(|stored| {
-            let item = to_json(stored);
+            let mut item = to_json(stored);
+            // It is told once, below, and there as it is.
+            if let Some(metadata) = item.get_mut("metadata_json").and_then(Value::as_object_mut) {
+                metadata.remove("policy_input");
+            }
             json!({
                 "event_id": item.get("id"), "event_type": item.get("event_type"),
                 "evaluation_status": item.get("evaluation_status"),
                 "determining_policies": item.get("determining_policies_json"),
                 "diagnostics": item.get("diagnostics_json"), "metadata": item.get("metadata_json"),
-                "policy_input": policy_input(stored),
+                "reason": reason(stored), "policy_input": policy_input(stored),
             })
         })
         .collect();
@@ -40,10 +44,27 @@ pub(crate) async fn explain(
     })))
 }
 
-/// The input that the policy saw, as far as the event tells. Claims are never stored.
+/// Why, in one word or sentence: what policy says, else what the event does.
+fn reason(stored: &StoredEvent) -> Value {
+    let said = |value: Option<&Value>| value.filter(|value| value.is_string()).cloned();
+    let diagnostics = stored.event.diagnostics_json.as_array();
+    let by_policy = diagnostics.and_then(|all| said(all.iter().find_map(|entry| entry.get("reason"))));
+    let by_event = || said(stored.event.metadata_json.as_ref().and_then(|facts| facts.get("reason")));
+    by_policy.or_else(by_event).unwrap_or_else(|| stored.event.evaluation_status.as_str().into())
+}
+
+/// The input that the policy saw: the one that is kept with the event, else what the event's facts amount to. Claims are
+/// never stored.
 fn policy_input(stored: &StoredEvent) -> Value {
     let nothing = Value::Null;
     let metadata = stored.event.metadata_json.as_ref().unwrap_or(&nothing);
+    match metadata.get("policy_input") {
+        Some(input) if input.is_object() => input.clone(),
+        _ => rebuilt(stored, metadata),
+    }
+}
+
+fn rebuilt(stored: &StoredEvent, metadata: &Value) -> Value {
     let text = |name: &str| metadata.get(name).and_then(Value::as_str).unwrap_or_default();
     let list = |name: &str| {
         metadata.get(name).filter(|value| value.is_array()).cloned().unwrap_or_else(|| json!([]))

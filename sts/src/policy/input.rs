@@ -50,6 +50,16 @@ impl Default for PolicyInput {
     }
 }
 
+impl PolicyInput {
+    /// What may be kept of it to explain a decision: no claims of actor or subject (contract admin-audit §6.3).
+    #[must_use]
+    pub fn redacted(&self) -> Value {
+        let context =
+            Context { actor_claims: Map::new(), subject_claims: Map::new(), ..self.context.clone() };
+        serde_json::to_value(Self { context, ..self.clone() }).unwrap_or_default()
+    }
+}
+
 /// The application or workload that asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,7 +6,7 @@ use axum::http::Request;
 use caracal_mandate::gateway_signature::{GatewayKey, Signed};
 use serde_json::{Value, json};
 
-fn signed(method: &str, path: &str, body: &str, world: &World) -> Request<Body> {
+pub(crate) fn signed(method: &str, path: &str, body: &str, world: &World) -> Request<Body> {
     let timestamp = (world.store.now() / 1000).to_string();
     let nonce = caracal_store::ids::new_id();
     let parts = Signed { timestamp: &timestamp, nonce: &nonce, method, path, body: body.as_bytes() };

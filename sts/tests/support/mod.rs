@@ -35,14 +35,14 @@ pub(crate) const VAULT_KEY: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638a
 pub(crate) const HASH_KEY: &[u8] = b"hash key of the tests";
 
 /// How many mandates a minute an application may mint for one resource, unless a test says otherwise.
-const MINT_LIMIT: i64 = 1000;
+pub(crate) const MINT_LIMIT: i64 = 1000;
 
 /// Everything that a test needs.
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) keys: ZoneKeys,
-    router: Router,
+    pub(crate) router: Router,
     directory: tempfile::TempDir,
 }
 
@@ -54,7 +54,8 @@ fn service(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute:
     Sts::new(config(store, vault, keys, mint_limit_per_minute)).router()
 }
 
-fn config(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute: i64) -> Config {
+/// What the service under test is told.
+pub(crate) fn config(store: &Store, vault: &Vault, keys: &ZoneKeys, mint_limit_per_minute: i64) -> Config {
     Config {
         store: store.clone(),
         keys: keys.clone(),

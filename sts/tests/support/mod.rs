@@ -87,6 +87,13 @@ impl World {
         world
     }
 
+    /// The same state behind a new service that calls others this way.
+    #[allow(dead_code, reason = "not every test binary has something to call")]
+    pub(crate) fn calling(self, egress: Egress) -> Self {
+        let config = Config { egress, ..config(&self.store, &self.vault, &self.keys, MINT_LIMIT) };
+        Self { router: Sts::new(config).router(), ..self }
+    }
+
     /// The same state behind a service that has cached nothing, as after a restart.
     pub(crate) async fn restarted(self) -> Self {
         self.store.close().await;

@@ -69,7 +69,7 @@ async fn contract_24_row_24_resume_leaves_what_is_over() {
 }
 
 #[tokio::test]
-async fn contract_4_6_terminate_takes_the_subtree_and_the_lineage() {
+async fn coordinator_23_11_terminate_takes_the_subtree_and_the_lineage() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     let root = world.task(&token, None, "inherit").await;
@@ -114,22 +114,29 @@ async fn contract_4_6_terminate_takes_the_subtree_and_the_lineage() {
 }
 
 #[tokio::test]
-async fn contract_4_6_terminate_bodies_and_the_fence_of_services() {
+async fn contract_4_6_terminate_bodies() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     for body in [None, Some(json!({})), Some(json!(null)), Some(json!({ "lease_generation": 1 }))] {
         let path = format!("/zones/z1/agents/{}", world.task(&token, None, "inherit").await);
         assert_eq!(world.ask(Method::DELETE, &path, &token, body.clone()).await.status, 204, "{body:?}");
     }
+}
+
+#[tokio::test]
+async fn coordinator_23_13_a_service_is_ended_by_who_holds_its_lease() {
+    let world = World::new().await;
+    let (token, b) = (world.token("a", "").await, world.token("b", "").await);
     let body = json!({ "application_id": "a", "lifecycle": "service" });
     let service = text(&world.start(&token, body).await.ok(), "agent_session_id");
     let path = format!("/zones/z1/agents/{service}");
+    let theirs = world.ask(Method::DELETE, &path, &b, Some(json!({ "lease_generation": 1 }))).await;
+    assert_eq!(theirs.code(), (403, "application_ownership_required"));
     let end = |query: &str, body: serde_json::Value| {
         let path = format!("{path}{query}");
         let (world, token) = (&world, token.clone());
         async move { world.ask(Method::DELETE, &path, &token, Some(body)).await }
     };
-    assert_eq!(end("?reason=", json!({})).await.code(), (400, "invalid_query"));
     assert_eq!(end("", json!({ "lease_generation": 0 })).await.code(), (400, "invalid_body"));
     assert_eq!(end("", json!({})).await.code(), (400, "lease_generation_required"));
     assert_eq!(end("", json!({ "lease_generation": 2 })).await.code(), (409, "session_lease_fenced"));

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn contract_10_the_same_key_gets_the_same_answer() {
+async fn coordinator_23_10_the_same_key_gets_the_same_answer() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     let start = |token: String, key: &'static str, body: Value| {

@@ -5,8 +5,15 @@ use axum::body::Body;
 use http::{Method, Request};
 use serde_json::json;
 
+/// A token of this payload with a signature that is none.
+fn unsigned(payload: &str) -> String {
+    use base64::Engine as _;
+    let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.{}", part(r#"{"alg":"ES256","kid":"k"}"#), part(payload), "A".repeat(86))
+}
+
 #[tokio::test]
-async fn contract_3_1_bearer_checks() {
+async fn coordinator_23_28_who_is_let_in() {
     let world = World::new().await;
     let good = world.claims("z1", "a", None).await;
     let mut good = good;
@@ -23,12 +30,19 @@ async fn contract_3_1_bearer_checks() {
         ("none", String::new(), (401, "missing_token")),
         ("long", "x".repeat(4097), (401, "missing_token")),
         ("no jws", "abc".to_owned(), (401, "invalid_token")),
+        ("no zone", unsigned(r#"{"use":"session"}"#), (401, "invalid_token")),
+        ("zone", unsigned(r#"{"zone_id":"../z1"}"#), (401, "invalid_token")),
         ("issuer", sign(|c| c.iss = "http://else".into()).await, (401, "invalid_token")),
         ("audience", sign(|c| c.aud = vec!["x".into()]).await, (401, "invalid_token")),
         ("expired", sign(|c| c.exp = c.iat - 100).await, (401, "invalid_token")),
         (
             "use",
             sign(|c| c.usage = caracal_mandate::claims::MandateUse::Gateway).await,
+            (401, "invalid_token"),
+        ),
+        (
+            "resource use",
+            sign(|c| c.usage = caracal_mandate::claims::MandateUse::Resource).await,
             (401, "invalid_token"),
         ),
         ("no sub", sign(|c| c.sub = String::new()).await, (401, "invalid_token")),

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::Duration;
 
 #[tokio::test]
-async fn contract_12_each_job_ends_what_is_due_once() {
+async fn coordinator_23_26_each_job_ends_what_is_due_once() {
     let limits = Limits { sweep_batch: 2, ..Limits::default() };
     let world = World::with(limits).await;
     let token = world.token("a", "").await;

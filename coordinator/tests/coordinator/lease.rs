@@ -34,7 +34,7 @@ impl Service {
 }
 
 #[tokio::test]
-async fn contract_22_f_beat_take_over_and_fence() {
+async fn coordinator_23_16_take_over_and_fence() {
     let service = Service::new().await;
     let beat = service.beat(1).await.ok();
     assert_eq!(beat["agent"]["lease_generation"], 1);
@@ -49,7 +49,7 @@ async fn contract_22_f_beat_take_over_and_fence() {
 }
 
 #[tokio::test]
-async fn contract_5_2_heartbeat_refusals() {
+async fn coordinator_23_15_heartbeat_refusals() {
     let service = Service::new().await;
     for body in
         [json!({}), json!({ "lease_generation": 0 }), json!({ "lease_generation": 1, "status": "dead" })]

@@ -3,6 +3,7 @@
 
 mod cascade;
 mod delegation;
+mod edge_cases;
 mod idempotency;
 mod identity;
 mod invocations;

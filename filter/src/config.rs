@@ -141,8 +141,8 @@ impl Config {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
-        let value: Value =
-            serde_json::from_slice(text).map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
+        let value: Value = caracal_mandate::json::parse(text)
+            .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
         let Value::Object(members) = value else {
             return Err(ConfigError::NotAnObject("another JSON type".to_owned()));
         };

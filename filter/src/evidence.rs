@@ -265,7 +265,7 @@ impl Evidence {
             return;
         }
         let answer = answer.filter(|answer| answer.status == 200);
-        let answer: Option<Value> = answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+        let answer: Option<Value> = answer.and_then(|answer| caracal_mandate::json::parse(&answer.body).ok());
         let acknowledged = answer.and_then(|answer| answer.get("acknowledged").and_then(Value::as_u64));
         let Some(acknowledged) = acknowledged else {
             self.fail(host, "Audit does not acknowledge");

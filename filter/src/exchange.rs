@@ -134,7 +134,7 @@ pub fn checked(answer: Option<Answer>) -> Result<(), Refused> {
     if answer.status != 200 {
         return Err(refused(&answer));
     }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let body: Value = caracal_mandate::json::parse(&answer.body).unwrap_or_default();
     match body.get("active") {
         Some(Value::Bool(true)) if answer.is_json() => Ok(()),
         _ => Err(DenyReason::StsInvalid.into()),
@@ -153,7 +153,7 @@ pub fn outcome(answer: Option<Answer>, resource: &str) -> Result<Granted, Refuse
     if !answer.is_json() || answer.body.len() > MAX_ANSWER_BYTES {
         return Err(DenyReason::StsInvalid.into());
     }
-    let success: Value = serde_json::from_slice(&answer.body).map_err(|_| DenyReason::StsInvalid)?;
+    let success: Value = caracal_mandate::json::parse(&answer.body).map_err(|_| DenyReason::StsInvalid)?;
     let access_token = success.get("access_token").and_then(Value::as_str).unwrap_or_default();
     if access_token.is_empty() {
         return Err(DenyReason::StsInvalid.into());
@@ -174,7 +174,7 @@ fn refused(answer: &Answer) -> Refused {
         return DenyReason::StsInvalid.into();
     }
     let body: Value = if answer.body.len() <= MAX_ANSWER_BYTES {
-        serde_json::from_slice(&answer.body).unwrap_or_default()
+        caracal_mandate::json::parse(&answer.body).unwrap_or_default()
     } else {
         Value::Null
     };

@@ -10,6 +10,7 @@ use caracal_mandate::feed::{CredentialKind, FeedResponse, ResourceEntry, Upstrea
 use caracal_mandate::id::{
     AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, KeyId, ResourceIdentifier, ZoneId,
 };
+use caracal_mandate::json::{self, Member};
 use caracal_mandate::jwks::Jwk;
 use caracal_mandate::operation::{Operation, OperationEnforcement};
 use caracal_mandate::scope::Scope;
@@ -23,8 +24,8 @@ pub enum WireError {
     #[error("the answer is not JSON")]
     Json,
     /// A member is missing, or is not what it has to be.
-    #[error("member `{0}` of the answer is missing or malformed")]
-    Member(&'static str),
+    #[error("in the answer, {0}")]
+    Member(#[from] Member),
 }
 
 /// Reads an answer of the feed.
@@ -32,14 +33,14 @@ pub enum WireError {
 /// # Errors
 /// Any [`WireError`].
 pub fn read(text: &[u8]) -> Result<FeedResponse, WireError> {
-    let value: Value = serde_json::from_slice(text).map_err(|_| WireError::Json)?;
+    let value: Value = json::parse(text).map_err(|_| WireError::Json)?;
     Ok(FeedResponse {
-        previous: Generation(number(&value, "previous")?),
-        generation: Generation(number(&value, "generation")?),
-        snapshot: flag(&value, "snapshot")?.ok_or(WireError::Member("snapshot"))?,
-        issuer: text_of(&value, "issuer")?.to_owned(),
-        time: number(&value, "time")?,
-        zones: each(required(&value, "zones")?, "zones", read_zone)?,
+        previous: Generation(json::number(&value, "previous")?),
+        generation: Generation(json::number(&value, "generation")?),
+        snapshot: json::flag(&value, "snapshot")?.ok_or(Member("snapshot"))?,
+        issuer: json::text(&value, "issuer")?.to_owned(),
+        time: json::number(&value, "time")?,
+        zones: json::required(&value, "zones").and_then(|_| list(&value, "zones", read_zone))?,
         removed_zones: list(&value, "removed_zones", |zone| parse(zone, |text| ZoneId::new(text).ok()))?,
     })
 }
@@ -47,13 +48,13 @@ pub fn read(text: &[u8]) -> Result<FeedResponse, WireError> {
 fn read_zone(zone: &Value) -> Option<ZoneFeed> {
     let keys = match zone.get("keys") {
         None | Some(Value::Null) => None,
-        Some(keys) => Some(each(keys, "keys", read_key).ok()?),
+        Some(_) => Some(list(zone, "keys", read_key).ok()?),
     };
     let resource_id = |value: &Value| parse(value, |text| ResourceIdentifier::new(text).ok());
     Some(ZoneFeed {
-        zone_id: ZoneId::new(text_of(zone, "zone_id").ok()?).ok()?,
-        authority_epoch: AuthorityEpoch(number(zone, "authority_epoch").ok()?),
-        policy_epoch: PolicyEpoch(number(zone, "policy_epoch").ok()?),
+        zone_id: ZoneId::new(json::text(zone, "zone_id").ok()?).ok()?,
+        authority_epoch: AuthorityEpoch(json::number(zone, "authority_epoch").ok()?),
+        policy_epoch: PolicyEpoch(json::number(zone, "policy_epoch").ok()?),
         keys,
         resources: list(zone, "resources", read_resource).ok()?,
         removed_resources: list(zone, "removed_resources", resource_id).ok()?,
@@ -63,16 +64,14 @@ fn read_zone(zone: &Value) -> Option<ZoneFeed> {
 }
 
 fn read_key(key: &Value) -> Option<Jwk> {
-    let text = |name| text_of(key, name).ok().map(str::to_owned);
+    let text = |name| json::text(key, name).ok().map(str::to_owned);
     let usage = match key.get("use") {
         None | Some(Value::Null) => None,
         Some(usage) => Some(usage.as_str()?.to_owned()),
     };
     let key_ops = match key.get("key_ops") {
         None | Some(Value::Null) => None,
-        Some(operations) => {
-            Some(each(operations, "key_ops", |operation| operation.as_str().map(str::to_owned)).ok()?)
-        }
+        Some(_) => Some(list(key, "key_ops", |operation| operation.as_str().map(str::to_owned)).ok()?),
     };
     Some(Jwk {
         kty: text("kty")?,
@@ -87,16 +86,16 @@ fn read_key(key: &Value) -> Option<Jwk> {
 }
 
 fn read_resource(resource: &Value) -> Option<ResourceEntry> {
-    let enforcement = match text_of(resource, "enforcement").ok()? {
+    let enforcement = match json::text(resource, "enforcement").ok()? {
         "enforced" => OperationEnforcement::Enforced,
         "transport_uniform" => OperationEnforcement::TransportUniform,
         _ => return None,
     };
     Some(ResourceEntry {
-        identifier: ResourceIdentifier::new(text_of(resource, "identifier").ok()?).ok()?,
+        identifier: ResourceIdentifier::new(json::text(resource, "identifier").ok()?).ok()?,
         operations: list(resource, "operations", read_operation).ok()?,
         enforcement,
-        multi_use: flag(resource, "multi_use").ok()?.unwrap_or(false),
+        multi_use: json::flag(resource, "multi_use").ok()?.unwrap_or(false),
         scopes: list(resource, "scopes", |scope| parse(scope, |text| Scope::new(text).ok())).ok()?,
         upstream: match resource.get("upstream") {
             None => None,
@@ -106,30 +105,30 @@ fn read_resource(resource: &Value) -> Option<ResourceEntry> {
 }
 
 fn read_upstream(upstream: &Value) -> Option<UpstreamEntry> {
-    let credential = match text_of(upstream, "credential").ok()? {
+    let credential = match json::text(upstream, "credential").ok()? {
         "none" => CredentialKind::None,
         "mandate" => CredentialKind::Mandate,
         "brokered" => CredentialKind::Brokered,
         _ => return None,
     };
-    Some(UpstreamEntry { url: text_of(upstream, "url").ok()?.to_owned(), credential })
+    Some(UpstreamEntry { url: json::text(upstream, "url").ok()?.to_owned(), credential })
 }
 
 fn read_operation(operation: &Value) -> Option<Operation> {
     Some(Operation {
-        method: text_of(operation, "method").ok()?.to_owned(),
-        path: text_of(operation, "path").ok()?.to_owned(),
-        scope: Scope::new(text_of(operation, "scope").ok()?).ok()?,
+        method: json::text(operation, "method").ok()?.to_owned(),
+        path: json::text(operation, "path").ok()?.to_owned(),
+        scope: Scope::new(json::text(operation, "scope").ok()?).ok()?,
     })
 }
 
 fn read_revoked(revoked: &Value) -> Option<RevokedAnchor> {
-    Some(RevokedAnchor { anchor: read_anchor(revoked)?, until: number(revoked, "until").ok()? })
+    Some(RevokedAnchor { anchor: read_anchor(revoked)?, until: json::number(revoked, "until").ok()? })
 }
 
 fn read_anchor(anchor: &Value) -> Option<Anchor> {
-    let id = text_of(anchor, "id").ok()?;
-    Some(match text_of(anchor, "kind").ok()? {
+    let id = json::text(anchor, "id").ok()?;
+    Some(match json::text(anchor, "kind").ok()? {
         "authority_record" => Anchor::AuthorityRecord(AuthorityRecordId::new(id).ok()?),
         "agent_session" => Anchor::AgentSession(AgentSessionId::new(id).ok()?),
         "delegation_edge" => Anchor::DelegationEdge(DelegationEdgeId::new(id).ok()?),
@@ -138,40 +137,8 @@ fn read_anchor(anchor: &Value) -> Option<Anchor> {
     })
 }
 
-fn required<'a>(value: &'a Value, name: &'static str) -> Result<&'a Value, WireError> {
-    value.get(name).ok_or(WireError::Member(name))
-}
-
-fn number(value: &Value, name: &'static str) -> Result<u64, WireError> {
-    required(value, name)?.as_u64().ok_or(WireError::Member(name))
-}
-
-fn text_of<'a>(value: &'a Value, name: &'static str) -> Result<&'a str, WireError> {
-    required(value, name)?.as_str().ok_or(WireError::Member(name))
-}
-
-fn flag(value: &Value, name: &'static str) -> Result<Option<bool>, WireError> {
-    match value.get(name) {
-        None => Ok(None),
-        Some(flag) => flag.as_bool().map(Some).ok_or(WireError::Member(name)),
-    }
-}
-
-fn list<T>(
-    value: &Value,
-    name: &'static str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<Vec<T>, WireError> {
-    value.get(name).map_or(Ok(Vec::new()), |items| each(items, name, read))
-}
-
-fn each<T>(
-    items: &Value,
-    name: &'static str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<Vec<T>, WireError> {
-    let items = items.as_array().ok_or(WireError::Member(name))?;
-    items.iter().map(read).collect::<Option<_>>().ok_or(WireError::Member(name))
+fn list<T>(value: &Value, name: &'static str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, Member> {
+    json::items(value, name)?.iter().map(read).collect::<Option<_>>().ok_or(Member(name))
 }
 
 fn parse<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<T> {

@@ -3,8 +3,10 @@
 use crate::anchor::Anchor;
 use crate::epoch::AuthorityEpoch;
 use crate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, MandateId, ZoneId};
+use crate::json::{self, Member};
 use crate::scope::ScopeSet;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// The longest delegation path that any mandate may carry (contract sts §11.12).
 pub const MAX_HOPS: usize = 10;
@@ -13,9 +15,12 @@ pub const MAX_HOPS: usize = 10;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimsError {
-    /// A claim is missing, has a wrong type, stands twice, or is out of its bounds.
+    /// The payload is not JSON, or a claim stands twice.
     #[error("the claims are malformed: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// A claim is missing, or is not what it has to be.
+    #[error("the claims are malformed: {0}")]
+    Claim(#[from] Member),
     /// The payload is JSON but no object.
     #[error("the claims are not a JSON object")]
     NotAnObject,
@@ -147,18 +152,40 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-/// Parses a JSON object. Serde alone would take an array for a struct.
-pub(crate) fn json_object<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ClaimsError> {
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(ClaimsError::NotAnObject);
+impl ChainHop {
+    fn read(value: &Value) -> Result<Self, Member> {
+        if !value.is_object() {
+            return Err(Member("delegation_chain"));
+        }
+        Ok(Self {
+            application_id: id(value, "application_id")?,
+            agent_session_id: maybe_id(value, "agent_session_id")?,
+            delegation_edge_id: maybe_id(value, "delegation_edge_id")?,
+        })
     }
-    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Parses a JSON object.
+fn object(payload: &[u8]) -> Result<Value, ClaimsError> {
+    let value = json::parse(payload)?;
+    if value.is_object() { Ok(value) } else { Err(ClaimsError::NotAnObject) }
+}
+
+fn id<T: TryFrom<String>>(value: &Value, name: &'static str) -> Result<T, Member> {
+    T::try_from(json::text(value, name)?.to_owned()).map_err(|_| Member(name))
+}
+
+fn maybe_id<T: TryFrom<String>>(value: &Value, name: &'static str) -> Result<Option<T>, Member> {
+    match value.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => id(value, name).map(Some),
+    }
 }
 
 impl Claims {
     /// Parses a payload. Unknown claims are ignored; a known claim that stands twice is an error.
     pub fn from_json(payload: &[u8]) -> Result<Self, ClaimsError> {
-        let claims: Self = json_object(payload)?;
+        let claims = Self::read(&object(payload)?)?;
         let hops = claims.delegation_path.len();
         let chain_fits =
             claims.delegation_chain.is_empty() || claims.delegation_chain.len() == hops.saturating_add(1);
@@ -166,6 +193,64 @@ impl Claims {
             return Err(ClaimsError::Hops);
         }
         Ok(claims)
+    }
+
+    /// What the derived reader reads, and no more.
+    fn read(value: &Value) -> Result<Self, Member> {
+        let strings = |name: &'static str| {
+            let texts = json::items(value, name)?.iter().map(|item| item.as_str().map(str::to_owned));
+            texts.collect::<Option<Vec<_>>>().ok_or(Member(name))
+        };
+        let whole = |name: &'static str| json::required(value, name)?.as_i64().ok_or(Member(name));
+        let count =
+            |name: &'static str| if value.get(name).is_some() { json::number(value, name) } else { Ok(0) };
+        Ok(Self {
+            iss: json::text(value, "iss")?.to_owned(),
+            sub: json::text(value, "sub")?.to_owned(),
+            aud: match json::required(value, "aud")? {
+                Value::String(one) => vec![one.clone()],
+                _ => strings("aud")?,
+            },
+            exp: whole("exp")?,
+            iat: whole("iat")?,
+            jti: id(value, "jti")?,
+            zone_id: id(value, "zone_id")?,
+            client_id: id(value, "client_id")?,
+            scope: match value.get("scope") {
+                None => String::new(),
+                Some(_) => json::text(value, "scope")?.to_owned(),
+            },
+            sid: id(value, "sid")?,
+            root_sid: id(value, "root_sid")?,
+            usage: match json::text(value, "use")? {
+                "gateway" => MandateUse::Gateway,
+                "resource" => MandateUse::Resource,
+                "session" => MandateUse::Session,
+                _ => return Err(Member("use")),
+            },
+            sub_type: match json::text(value, "sub_type")? {
+                "application" => SubjectType::Application,
+                "user" => SubjectType::User,
+                _ => return Err(Member("sub_type")),
+            },
+            target: strings("target")?,
+            agent_session_id: maybe_id(value, "agent_session_id")?,
+            delegation_edge_id: maybe_id(value, "delegation_edge_id")?,
+            source_session_id: maybe_id(value, "source_session_id")?,
+            target_session_id: maybe_id(value, "target_session_id")?,
+            delegation_path: strings("delegation_path")?
+                .into_iter()
+                .map(|edge| DelegationEdgeId::new(edge).map_err(|_| Member("delegation_path")))
+                .collect::<Result<_, _>>()?,
+            delegation_chain: json::items(value, "delegation_chain")?
+                .iter()
+                .map(ChainHop::read)
+                .collect::<Result<_, _>>()?,
+            hop_count: count("hop_count")?,
+            delegation_graph_epoch: count("delegation_graph_epoch")?,
+            authority_epoch: AuthorityEpoch(count("authority_epoch")?),
+            multi_use: json::flag(value, "multi_use")?.unwrap_or(false),
+        })
     }
 
     /// The payload to sign.
@@ -197,42 +282,38 @@ impl Claims {
             anchors.extend(hop.agent_session_id.clone().map(Anchor::AgentSession));
             anchors.extend(hop.delegation_edge_id.clone().map(Anchor::DelegationEdge));
         }
-        anchors.sort_unstable();
-        anchors.dedup();
-        anchors
+        let mut distinct: Vec<Anchor> = Vec::with_capacity(anchors.len());
+        for anchor in anchors {
+            if !distinct.contains(&anchor) {
+                distinct.push(anchor);
+            }
+        }
+        distinct
     }
 }
 
 /// What a gateway looks at before it knows whether the signature is good (contract gateway A5 rows 4 to 9).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Peek {
     /// End of validity, unix seconds.
     pub exp: i64,
     /// The zone, if it is a zone id.
-    #[serde(default, deserialize_with = "lenient")]
     pub zone_id: Option<ZoneId>,
     /// The application, if it is an application id.
-    #[serde(default, deserialize_with = "lenient")]
     pub client_id: Option<ApplicationId>,
 }
 
 impl Peek {
     /// Reads the three claims; only `exp` has to be there, as an integer other than 0.
     pub fn from_json(payload: &[u8]) -> Result<Self, ClaimsError> {
-        let peek: Self = json_object(payload)?;
-        if peek.exp == 0 {
-            return Err(ClaimsError::Malformed(serde::de::Error::custom("exp is 0")));
-        }
-        Ok(peek)
+        let value = object(payload)?;
+        let exp = json::required(&value, "exp")?.as_i64().filter(|exp| *exp != 0);
+        Ok(Self {
+            exp: exp.ok_or(Member("exp"))?,
+            zone_id: id(&value, "zone_id").ok(),
+            client_id: id(&value, "client_id").ok(),
+        })
     }
-}
-
-fn lenient<'de, D: Deserializer<'de>, T: TryFrom<String>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(match value {
-        serde_json::Value::String(text) => T::try_from(text).ok(),
-        _ => None,
-    })
 }
 
 #[cfg(test)]
@@ -254,15 +335,16 @@ pub(crate) mod tests {
         assert!(claims.scopes().contains("orders:read"));
         let again = Claims::from_json(&claims.to_json().unwrap()).unwrap();
         assert_eq!(again, claims);
-        let names: Vec<String> = claims.anchors().iter().map(ToString::to_string).collect();
+        let mut names: Vec<String> = claims.anchors().iter().map(ToString::to_string).collect();
+        names.sort_unstable();
         assert_eq!(
             names,
             [
-                "authority_record:S2",
                 "agent_session:P",
                 "agent_session:T",
-                "delegation_edge:E",
-                "application:a1"
+                "application:a1",
+                "authority_record:S2",
+                "delegation_edge:E"
             ]
         );
     }
@@ -293,6 +375,48 @@ pub(crate) mod tests {
         assert!(Claims::from_json(doubled.as_bytes()).is_err());
         assert!(Claims::from_json(b"[]").is_err());
         assert!(Claims::from_json(b"null").is_err());
+    }
+
+    #[test]
+    fn the_derived_reader_and_this_one_are_the_same() {
+        let good: Value = serde_json::from_str(DELEGATED).unwrap();
+        let values = [
+            Value::Null,
+            true.into(),
+            0.into(),
+            (-1).into(),
+            1.5.into(),
+            u64::MAX.into(),
+            "".into(),
+            "a1".into(),
+            "a/b".into(),
+            "user".into(),
+            serde_json::json!([]),
+            serde_json::json!(["E"]),
+            serde_json::json!(["E", 7]),
+            serde_json::json!([{}]),
+            serde_json::json!([[]]),
+            serde_json::json!({}),
+        ];
+        let names: Vec<&String> = good.as_object().unwrap().keys().collect();
+        let more = ["multi_use".to_owned(), "unknown".to_owned()];
+        for name in names.into_iter().chain(&more) {
+            let mut cases: Vec<Value> = values
+                .iter()
+                .map(|value| {
+                    let mut changed = good.clone();
+                    changed[name] = value.clone();
+                    changed
+                })
+                .collect();
+            let mut without = good.clone();
+            without.as_object_mut().unwrap().remove(name);
+            cases.push(without);
+            for case in cases {
+                let derived = serde_json::from_value::<Claims>(case.clone()).ok();
+                assert_eq!(Claims::read(&case).ok(), derived, "{name}: {case}");
+            }
+        }
     }
 
     #[test]

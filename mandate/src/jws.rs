@@ -2,9 +2,10 @@
 
 use crate::es256::Signature;
 use crate::id::KeyId;
+use crate::json;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
+use serde_json::Value;
 
 /// The longest mandate, in bytes (contract gateway A4).
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -64,20 +65,6 @@ pub struct CompactJws<'a> {
     signing_input: &'a str,
 }
 
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    crit: bool,
-}
-
-/// `true` for a member that is there, whatever its value.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    serde::de::IgnoredAny::deserialize(deserializer).map(|_| true)
-}
-
 impl<'a> CompactJws<'a> {
     /// Splits a token into its parts without decoding them.
     pub fn split(token: &'a [u8]) -> Result<Self, JwsError> {
@@ -97,15 +84,20 @@ impl<'a> CompactJws<'a> {
     /// `x5u`) are never looked at.
     pub fn key_id(&self) -> Result<KeyId, JwsError> {
         let bytes = decode(self.header, Part::Header)?;
-        let header: Header =
-            crate::claims::json_object(&bytes).map_err(|_| JwsError::Malformed(Part::Header))?;
-        if header.alg != "ES256" {
-            return Err(JwsError::Algorithm);
+        let header = json::parse(&bytes).map_err(|_| JwsError::Malformed(Part::Header))?;
+        match json::text(&header, "alg") {
+            Ok("ES256") => {}
+            Ok(_) => return Err(JwsError::Algorithm),
+            Err(_) => return Err(JwsError::Malformed(Part::Header)),
         }
-        if header.crit {
+        if header.get("crit").is_some() {
             return Err(JwsError::Critical);
         }
-        header.kid.and_then(|kid| KeyId::new(kid).ok()).ok_or(JwsError::KeyId)
+        match header.get("kid") {
+            None | Some(Value::Null) => Err(JwsError::KeyId),
+            Some(Value::String(kid)) => KeyId::new(kid.as_str()).map_err(|_| JwsError::KeyId),
+            Some(_) => Err(JwsError::Malformed(Part::Header)),
+        }
     }
 
     /// The decoded payload.

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod gateway_signature;
 pub mod header;
 pub mod id;
+pub mod json;
 pub mod jwks;
 pub mod jws;
 pub mod narrow;

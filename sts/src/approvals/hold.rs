@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn contract_sts_16_2_what_binds_and_what_does_not() {
+    fn sts_28_17_contract_16_2_what_binds_and_what_does_not() {
         let base = binding().hash();
         assert_eq!(base.len(), 64);
         let texts = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();

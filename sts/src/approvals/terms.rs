@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn contract_sts_16_1_gates_merge() {
+    fn sts_28_17_contract_16_1_gates_merge() {
         use Approver::{Any, Operator, Subject};
         use Privacy::{Anonymous, Identified, Pseudonymous};
         let terms = |tier: &str, approver, ttl_seconds, privacy| {

@@ -112,7 +112,7 @@ async fn contract_sts_16_5_the_hold_and_what_is_told_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_4_approved_once_used_once_and_answered_again() {
+async fn sts_28_16_contract_16_4_approved_once_used_once_and_answered_again() {
     let world = World::gated(OPERATOR).await;
     let (id, _) = world.held().await;
     world.operator("satisfied_at").await;
@@ -153,7 +153,7 @@ async fn contract_sts_16_4_approved_once_used_once_and_answered_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_3_a_granted_hold_releases_without_its_id_and_only_once() {
+async fn sts_28_16_contract_16_3_a_granted_hold_releases_without_its_id_and_only_once() {
     let world = World::gated(OPERATOR).await;
     world.held().await;
     world.operator("satisfied_at").await;
@@ -168,7 +168,7 @@ async fn contract_sts_16_3_a_granted_hold_releases_without_its_id_and_only_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_4_what_was_rejected_or_expired_or_is_for_another_policy() {
+async fn sts_28_16_contract_16_4_what_was_rejected_or_expired_or_is_for_another_policy() {
     let world = World::gated(OPERATOR).await;
     let (id, _) = world.held().await;
     let retry = Form::mint().with("approval_id", &id);
@@ -190,7 +190,7 @@ async fn contract_sts_16_4_what_was_rejected_or_expired_or_is_for_another_policy
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_9_a_denial_leaves_the_approval_spendable() {
+async fn sts_28_16_contract_16_9_a_denial_leaves_the_approval_spendable() {
     let world = World::gated(OPERATOR).await;
     let (id, _) = world.held().await;
     world.operator("satisfied_at").await;
@@ -206,7 +206,7 @@ async fn contract_sts_16_9_a_denial_leaves_the_approval_spendable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_1_gates_that_contradict_each_other_deny() {
+async fn sts_28_17_contract_16_1_gates_that_contradict_each_other_deny() {
     let world = World::gated(&format!("{OPERATOR}, {SUBJECT}")).await;
     let answer = world.send(Form::mint().request_as("conflict")).await;
     assert_eq!(answer.error(), (403, "access_denied"));
@@ -215,7 +215,7 @@ async fn contract_sts_16_1_gates_that_contradict_each_other_deny() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_7_the_guards_in_their_order() {
+async fn sts_28_18_contract_16_7_the_guards_in_their_order() {
     let world = World::gated(SUBJECT).await;
     let (id, binding) = world.held().await;
     let user = world.user().await;
@@ -267,7 +267,7 @@ async fn contract_sts_16_7_the_guards_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_16_7_a_decision_ends_the_wait_and_stands() {
+async fn sts_28_18_contract_16_7_a_decision_ends_the_wait_and_stands() {
     let cases = [
         ("identified", "approved", "subject:idp|u1", 200),
         ("pseudonymous", "approved", "subject:pseudonym:", 200),

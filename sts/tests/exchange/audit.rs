@@ -4,7 +4,7 @@ use crate::support::{Form, GatewayCall, LEDGER, ORDERS, PEER_SECRET, SECRET, Wor
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_25_3_every_verdict_has_its_event() {
+async fn sts_27_18_contract_25_3_every_verdict_has_its_event() {
     let world = World::new().await;
     let form = Form::bootstrap();
     let cases: Vec<(Form, &[&str])> = vec![

@@ -37,7 +37,7 @@ async fn contract_sts_9_applications_and_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_9_2_another_zone_is_named_to_whoever_has_the_secret() {
+async fn sts_28_11_contract_9_2_another_zone_is_named_to_whoever_has_the_secret() {
     let world = World::new().await;
     let form = Form::bootstrap().with("application_id", "b1");
     let answer = world.exchange(&form).await;
@@ -53,7 +53,7 @@ async fn contract_sts_9_2_another_zone_is_named_to_whoever_has_the_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_9_4_sixty_one_failures_lock_one_application_out() {
+async fn sts_28_20_contract_9_4_sixty_one_failures_lock_one_application_out() {
     let world = World::new().await;
     let wrong = Form::bootstrap().with("client_secret", "wrong");
     for number in 1..=60 {

@@ -9,7 +9,7 @@ const LATER: &str = "32503680000000";
 
 /// The mint of contract sts §31.2 after one statement that is undone again.
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_11_each_denial() {
+async fn sts_28_14_contract_11_each_denial() {
     let hour_ago = "(started_at - 3600001)";
     let service = |deadline: &str| {
         format!(
@@ -106,7 +106,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_11_references_in_the_form() {
+async fn sts_28_15_contract_11_references_in_the_form() {
     let world = World::new().await;
     let peer = |form: Form| form.with("application_id", "a2").with("client_secret", PEER_SECRET);
     let denied = [
@@ -143,7 +143,7 @@ async fn contract_sts_11_references_in_the_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_11_13_lineage_and_hops() {
+async fn sts_28_15_contract_11_13_lineage_and_hops() {
     let world = World::new().await;
     let (own, inherited) = (false, true);
     let two = r#"{"max_hops":2}"#;
@@ -172,7 +172,7 @@ async fn contract_sts_11_13_lineage_and_hops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_11_13_every_edge_and_session_of_the_path_has_to_stand() {
+async fn sts_28_15_contract_11_13_every_edge_and_session_of_the_path_has_to_stand() {
     let world = World::new().await;
     let three = r#"{"max_hops":3}"#;
     let last = world.add_chain("c", &[(false, three), (false, three), (false, three)]).await;

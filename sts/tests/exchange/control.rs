@@ -22,7 +22,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_13_a_control_key_mints_by_its_traits_alone() {
+async fn sts_28_12_contract_13_a_control_key_mints_by_its_traits_alone() {
     let traits = ["control:invoke", "control:scope:control:read", "control:max-ttl:60"];
     let world = World::with_traits(&traits).await;
     world.activate("2", "package caracal.authz\nrestrict := [\"all\"]\n").await;
@@ -44,7 +44,7 @@ async fn contract_sts_13_a_control_key_mints_by_its_traits_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_13_without_a_zone_only_a_pure_control_request_is_known() {
+async fn sts_28_12_contract_13_without_a_zone_only_a_pure_control_request_is_known() {
     let world = World::with_traits(&["control:invoke", "control:scope:control:read"]).await;
     let cases = [
         ("another resource", control().with("resource", ORDERS)),
@@ -67,7 +67,7 @@ async fn contract_sts_13_without_a_zone_only_a_pure_control_request_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_13_what_a_control_key_lacks_it_does_not_get() {
+async fn sts_28_12_contract_13_what_a_control_key_lacks_it_does_not_get() {
     let read = "control:scope:control:read";
     let cases: [(&str, &[&str], &str); 6] = [
         ("no scope trait", &["control:invoke"], "control:read"),

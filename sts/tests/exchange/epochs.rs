@@ -62,7 +62,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_revocation_that_overtakes_judged_requests_denies_them_all() {
+async fn sts_27_11_a_revocation_that_overtakes_judged_requests_denies_them_all() {
     let world = World::new().await;
     let mandates = [world.mandate().await, world.mandate().await, world.mandate().await];
     let (tell, changed) = world.change_once_told(revocation_of_edge("E"), edge_revoked("E"));
@@ -83,7 +83,7 @@ async fn a_revocation_that_overtakes_judged_requests_denies_them_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_policy_that_overtakes_judged_requests_decides_them() {
+async fn sts_27_25_a_policy_that_overtakes_judged_requests_decides_them() {
     let world = World::new().await;
     world.exchange(&Form::mint()).await.granted();
     let sql = "UPDATE policy_sets SET active_version_id = NULL".to_owned();

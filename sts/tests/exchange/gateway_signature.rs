@@ -3,7 +3,7 @@
 use crate::support::{Form, GatewayCall, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_7_what_is_signed_and_how() {
+async fn sts_28_09_contract_7_what_is_signed_and_how() {
     let world = World::new().await;
     let token = world.mandate().await;
     let good = GatewayCall::new(Form::usage(&token));
@@ -46,7 +46,7 @@ async fn contract_sts_7_what_is_signed_and_how() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_7_a_nonce_is_spent_by_every_outcome() {
+async fn sts_28_09_contract_7_a_nonce_is_spent_by_every_outcome() {
     let world = World::new().await;
     let token = world.mandate().await;
     let refused = GatewayCall::new(Form::usage(&token).with("request_path", "/v1/other"));
@@ -64,7 +64,7 @@ async fn contract_sts_7_a_nonce_is_spent_by_every_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_7_what_gateway_authentication_changes() {
+async fn sts_28_09_contract_7_what_gateway_authentication_changes() {
     let world = World::new().await;
     let token = world.mandate().await;
     let usage = Form::usage(&token);

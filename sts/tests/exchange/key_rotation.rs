@@ -64,7 +64,7 @@ async fn contract_sts_20_without_an_admin_token_there_is_no_rotation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_20_every_process_signs_with_the_new_key_at_once() {
+async fn sts_27_06_contract_20_every_process_signs_with_the_new_key_at_once() {
     let world = World::new().await;
     let other = world.opened_again().await;
     let (first, seen) = (world.mandate().await, other.mandate().await);

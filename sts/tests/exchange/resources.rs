@@ -50,7 +50,7 @@ async fn contract_sts_12_what_is_skipped_and_what_aborts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_12_4_operation_floor() {
+async fn sts_28_10_contract_12_4_operation_floor() {
     let world = World::new().await;
     let cases = [
         ("get", "/v1/orders", 200),
@@ -90,7 +90,7 @@ async fn contract_sts_12_4_operation_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_12_5_the_budget_of_mints() {
+async fn sts_27_05_contract_12_5_the_budget_of_mints() {
     let world = World::with_mint_limit(3).await;
     // At most one window ends meanwhile.
     let mut granted = 0;
@@ -196,7 +196,7 @@ approval_tiers := [{"tier": "high"}]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_17_time_to_live() {
+async fn sts_27_16_contract_17_time_to_live() {
     let world = World::new().await;
     let cases = [
         ("default", Form::bootstrap(), (200, 900)),

@@ -17,7 +17,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_10_1_signature_and_claims() {
+async fn sts_28_13_contract_10_1_signature_and_claims() {
     let world = World::new().await;
     let token = world.mandate().await;
     let session = world.exchange(&Form::bootstrap()).await.granted();
@@ -61,7 +61,7 @@ async fn contract_sts_10_1_another_zones_mandate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_10_2_and_10_3_the_record_and_the_binding() {
+async fn sts_28_13_contract_10_2_and_10_3_the_record_and_the_binding() {
     let world = World::new().await;
     let token = world.mandate().await;
     let sid = claims_of(&token)["sid"].as_str().unwrap().to_owned();
@@ -96,7 +96,7 @@ async fn contract_sts_10_2_and_10_3_the_record_and_the_binding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_8_21_a_session_mandate_mints_nothing_in_public() {
+async fn sts_27_02_contract_8_21_a_session_mandate_mints_nothing_in_public() {
     let world = World::new().await;
     let session = world.exchange(&Form::bootstrap()).await.granted();
     let form =
@@ -122,7 +122,7 @@ async fn contract_sts_20_a_key_that_another_process_made_verifies_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_20_a_key_in_grace_verifies_and_one_after_it_does_not() {
+async fn sts_28_13_contract_20_a_key_in_grace_verifies_and_one_after_it_does_not() {
     let world = World::new().await;
     let first = world.mandate().await;
     let kept = world.mandate().await;

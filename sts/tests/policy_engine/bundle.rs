@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{ORDERS, ZONE, bootstrap, document, mint, usage, zone};
 
 #[test]
-fn section_14_1_only_the_six_names_may_be_defined() {
+fn sts_28_05_section_14_1_only_the_six_names_may_be_defined() {
     for name in ["app_ids", "grants", "confinement", "restrict", "risk", "approval_tiers"] {
         let bundle = Bundle::compile(&[("d", document(&format!("{name} := {{}}")))]);
         assert!(bundle.is_ok(), "{name}: {bundle:?}");
@@ -113,7 +113,7 @@ fn section_14_4_manifest_hash() {
 }
 
 #[test]
-fn section_14_3_only_complete_allows_and_denials_are_decisions() {
+fn sts_28_07_section_14_3_only_complete_allows_and_denials_are_decisions() {
     let result = |decision: &str, status: &str| json!({"decision": decision, "evaluation_status": status, "determining_policies": [], "diagnostics": []});
     assert_eq!(Decision::from_result(Some(result("allow", "complete"))).unwrap().effect, Effect::Allow);
     assert_eq!(Decision::from_result(Some(result("deny", "complete"))).unwrap().effect, Effect::Deny);

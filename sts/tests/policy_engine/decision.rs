@@ -258,7 +258,7 @@ fn section_15_2_request_shapes() {
 }
 
 #[test]
-fn section_15_2_roles_are_matched_exactly_and_never_added_up() {
+fn sts_28_02_section_15_2_roles_are_matched_exactly_and_never_added_up() {
     let split = zone_with("confinement := []");
     let both: &[&str] = &["r:pay", "r:write"];
     check(
@@ -380,7 +380,7 @@ fn section_15_2_any_element_freezes_the_zone() {
 }
 
 #[test]
-fn section_15_4_deny_reasons_in_their_precedence() {
+fn sts_28_02_section_15_4_deny_reasons_in_their_precedence() {
     // Each step repairs the cause of the one before, so each reason is seen with all later causes present.
     let request = |edge: &[&str]| mint(&["customer:acme"], edge, PAY_ONLY);
     let broken = r#"confinement := [{"label_prefix": "customer:", "scopes": ["r:read"]}]"#;
@@ -410,7 +410,7 @@ fn section_15_4_deny_reasons_in_their_precedence() {
 }
 
 #[test]
-fn section_15_2_malformed_risk_and_approval_data_stop_mints_only() {
+fn sts_28_04_section_15_2_malformed_risk_and_approval_data_stop_mints_only() {
     let risk = [
         "1",
         "{}",
@@ -465,7 +465,7 @@ fn section_15_2_malformed_risk_and_approval_data_stop_mints_only() {
 }
 
 #[test]
-fn section_15_3_mint_diagnostics() {
+fn sts_28_04_section_15_3_mint_diagnostics() {
     let bundle = zone_with(
         r#"risk := [
 	{"scope": "r:pay", "tier": "money"},

@@ -57,7 +57,7 @@ fn section_14_2_what_is_written_reads_back_and_null_is_empty() {
 }
 
 #[test]
-fn section_14_2_another_schema_version_is_an_error() {
+fn sts_28_07_section_14_2_another_schema_version_is_an_error() {
     let with = |version: &str| PolicyInput { schema_version: version.to_owned(), ..PolicyInput::default() };
     assert!(zone().evaluate(&with("")).is_ok());
     assert_eq!(

@@ -32,6 +32,22 @@ pub(crate) struct Directive {
     /// Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<i64>,
+    /// Until when a gateway may use all of this again for the same mandate, unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_until: Option<i64>,
+}
+
+/// How long before the end of a derived mandate a gateway asks for another one, in seconds.
+const RENEWAL_SECONDS: i64 = 30;
+
+impl Directive {
+    /// Lets gateways use this again with a derived mandate that ends then (unix seconds). A provider's credential is
+    /// never kept: whoever takes it away expects that to hold at once.
+    pub(crate) fn keep_until(&mut self, end: i64) {
+        if self.auth_mode == "caracal_jwt" {
+            self.cache_until = Some(end.saturating_sub(RENEWAL_SECONDS));
+        }
+    }
 }
 
 fn exposed<S: Serializer>(secret: &Option<Hidden>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -59,6 +75,7 @@ pub(crate) fn directive(
         connection_id: None,
         forward_caracal_identity: false,
         expires_at: None,
+        cache_until: None,
     };
     let Some(config) = config else { return directive };
     let key = config.source == Source::Sealed("api_key");

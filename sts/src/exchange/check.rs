@@ -89,11 +89,9 @@ fn reusable(judgement: &Judgement) -> Result<(), Denial> {
     if judgement.wanted.is_some() {
         return Err(Denial::forbidden("policy wants an approval for this mandate"));
     }
-    let multi_use =
-        subject.claims.multi_use && judgement.granted.iter().all(|granted| granted.resource.multi_use);
     match subject.claims.usage {
         MandateUse::Resource => Ok(()),
-        MandateUse::Gateway if multi_use => Ok(()),
+        MandateUse::Gateway if judgement.multi_use() => Ok(()),
         _ => Err(Denial::forbidden("a mandate that may be used once is exchanged, not checked")),
     }
 }

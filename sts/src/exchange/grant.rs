@@ -96,7 +96,10 @@ impl Sts {
             }
         }
         let mut claims = claims(self.issuer(), request, judgement, usage, now, expires_at)?;
-        let upstreams = upstreams(request, judgement, now)?;
+        let mut upstreams = upstreams(request, judgement, now)?;
+        if judgement.multi_use() {
+            upstreams.values_mut().for_each(|directive| directive.keep_until(claims.exp));
+        }
         if let Approval::Answered(_, record) = &approval {
             claims.sid = record.id.clone();
             claims.root_sid = record.id.clone();
@@ -144,9 +147,7 @@ async fn use_up_mandate(
     judgement: &Judgement,
 ) -> Result<(), Denial> {
     let Some(subject) = &judgement.subject else { return Err(Denial::unauthenticated()) };
-    let multi_use =
-        subject.claims.multi_use && judgement.granted.iter().all(|granted| granted.resource.multi_use);
-    if multi_use {
+    if judgement.multi_use() {
         return Ok(());
     }
     let until = subject.claims.exp.saturating_add(60).saturating_mul(1000);

@@ -46,6 +46,14 @@ pub(super) struct Judgement {
     pub(super) brokered: Arc<Brokered>,
 }
 
+impl Judgement {
+    /// May the presented mandate be used again after this request?
+    pub(super) fn multi_use(&self) -> bool {
+        self.subject.as_ref().is_some_and(|subject| subject.claims.multi_use)
+            && self.granted.iter().all(|granted| granted.resource.multi_use)
+    }
+}
+
 /// The evaluation status of what is allowed and waits for an approval.
 pub(super) const APPROVAL_REQUIRED: &str = "approval_required";
 

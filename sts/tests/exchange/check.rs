@@ -151,3 +151,28 @@ async fn a_refusal_by_policy_lasts_as_long_as_the_policy() {
         events.iter().filter(|event| event["event_type"] == "mandate_check" && event["decision"] == "deny");
     assert_eq!(denied.count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_derived_mandate_may_be_kept_where_the_mandate_may_be_used_again() {
+    let world = World::new().await;
+    let single = world.mandate().await;
+    let answer = world.send(GatewayCall::new(Form::usage(&single)).request()).await;
+    let directive = &answer.body["upstreams"]["resource://orders"];
+    assert_eq!(
+        (&directive["auth_mode"], &directive["cache_until"]),
+        (&"caracal_jwt".into(), &serde_json::Value::Null)
+    );
+    let (mandate, _) = world.for_ledger().await;
+    let form = || Form::usage(&mandate).with("resource", LEDGER);
+    let none = world.send(GatewayCall::new(form()).request()).await;
+    assert!(none.body["upstreams"][LEDGER].get("cache_until").is_none(), "nothing to keep: {}", none.body);
+    world
+        .change(
+            "UPDATE resources SET credential_provider_id = 'p-mandate' WHERE id = 'R2'",
+            Change::Resource { id: "R2".into() },
+        )
+        .await;
+    let answer = world.send(GatewayCall::new(form()).request()).await;
+    let end = answer.claims()["exp"].as_i64().unwrap();
+    assert_eq!(answer.body["upstreams"][LEDGER]["cache_until"].as_i64().unwrap(), end - 30);
+}

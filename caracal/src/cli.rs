@@ -110,8 +110,14 @@ pub(crate) struct UpOptions {
     #[arg(long, env = "STS_MINT_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) mint_limit: i64,
+    /// The longest that a provider's token is taken to live, in seconds.
+    #[arg(long, env = "MAX_GRANT_TTL_SECONDS", value_name = "SECONDS", default_value_t = 3600,
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) max_grant_ttl: i64,
     #[command(flatten)]
     pub(crate) egress: EgressFlags,
+    #[command(flatten)]
+    pub(crate) http: crate::http::HttpOptions,
     /// Walk through one governed request and its revocation, step by step.
     #[arg(long)]
     pub(crate) tour: bool,

@@ -7,6 +7,7 @@ mod data;
 mod egress;
 mod envoy;
 mod error;
+mod http;
 mod output;
 mod runtime;
 mod services;

@@ -3,12 +3,14 @@
 use crate::cli::UpOptions;
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
+use crate::http::Faces;
 use axum::Router;
 use caracal_audit::Audit;
 use caracal_mandate::gateway_signature::{GatewayKey, from_hex};
 use caracal_store::Store;
-use caracal_store::http::{identify_requests, serve};
+use caracal_store::http::identify_requests;
 use caracal_store::keys::ZoneKeys;
+use caracal_store::metrics::Service;
 use caracal_store::secrets::Vault;
 use caracal_sts::Sts;
 use std::net::{IpAddr, SocketAddr};
@@ -58,18 +60,24 @@ impl Services {
         let routers = Routers::new(options, secrets, &store, issuer).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for (name, (listener, _), router) in [
-            ("the Admin API", admin, routers.admin),
-            ("the STS", sts, routers.sts),
-            ("the Coordinator", coordinator, routers.coordinator),
-            (
-                "the audit service",
-                audit,
-                routers.audit.router().layer(axum::middleware::from_fn(identify_requests)),
-            ),
+        let faces = Faces::new(&options.http, options.bind)?;
+        let audit_router = routers.audit.router().layer(axum::middleware::from_fn(identify_requests));
+        for (name, service, (listener, _), router) in [
+            ("the Admin API", Service::Admin, admin, routers.admin),
+            ("the STS", Service::Sts, sts, routers.sts),
+            ("the Coordinator", Service::Coordinator, coordinator, routers.coordinator),
+            ("the audit service", Service::Audit, audit, audit_router),
         ] {
-            let stop = told(stopped.clone());
-            tasks.spawn(async move { (name, ending(serve(listener, router, stop).await)) });
+            let (stop, faces) = (told(stopped.clone()), faces.clone());
+            let mut metrics = faces.metrics(service, &store);
+            if service == Service::Coordinator {
+                metrics = metrics.with_operator_token(secrets.coordinator_token.clone());
+            }
+            if service == Service::Sts {
+                metrics = caracal_sts::describe_policy(metrics);
+            }
+            let router = router.merge(metrics.routes());
+            tasks.spawn(async move { (name, faces.serve(service, listener, router, stop).await) });
         }
         let ingester = routers.audit_ingester;
         let stop_ingester = told(stopped.clone());
@@ -82,6 +90,12 @@ impl Services {
         tasks.spawn(async move {
             caracal_coordinator::run_jobs(jobs, stop_jobs).await;
             ("the Coordinator's jobs", String::new())
+        });
+        let sts = routers.sts_jobs;
+        let stop_sts = told(stopped.clone());
+        tasks.spawn(async move {
+            sts.run_jobs(stop_sts).await;
+            ("the STS's jobs", String::new())
         });
         tasks.spawn(janitor(store.clone(), told(stopped)));
         Ok(Self { addresses, store, tasks, stop })
@@ -109,6 +123,7 @@ impl Services {
 struct Routers {
     admin: Router,
     sts: Router,
+    sts_jobs: Sts,
     coordinator: Router,
     audit: Audit,
     audit_ingester: Audit,
@@ -141,6 +156,8 @@ impl Routers {
             gateway_key: gateway_key.clone(),
             mint_limit_per_minute: options.mint_limit,
             control_audience: CONTROL_AUDIENCE.to_owned(),
+            max_grant_ttl_seconds: options.max_grant_ttl,
+            admin_token: Some(caracal_sts::AdminToken::new(secrets.sts_admin_token.clone())),
             egress,
         });
         let jobs = caracal_coordinator::Config {
@@ -149,6 +166,7 @@ impl Routers {
             issuer,
             operator_token: Some(secrets.coordinator_token.clone()),
             limits: options.coordinator.limits()?,
+            counters: caracal_coordinator::Counters::default(),
         };
         let admin = caracal_admin::Config {
             store: store.clone(),
@@ -164,6 +182,7 @@ impl Routers {
         Ok(Self {
             admin: caracal_admin::router(admin),
             sts: sts.router(),
+            sts_jobs: sts,
             coordinator: caracal_coordinator::router(jobs.clone()),
             audit_ingester: audit.clone(),
             audit,
@@ -219,8 +238,4 @@ async fn forget_expired(store: &Store) -> Result<(), caracal_store::StoreError> 
 /// Resolves once the channel says so, or is gone.
 async fn told(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-fn ending(result: std::io::Result<()>) -> String {
-    result.map_or_else(|error| error.to_string(), |()| String::new())
 }

@@ -1,6 +1,10 @@
-//! What the HTTP faces of all services share: the error answer, the request id, serving until told to stop.
+//! What the HTTP faces of all services share: the error answer, the request id, the server and its limits.
 
-use axum::Router;
+mod connection;
+mod server;
+
+pub use server::{ConnectionLimits, Server, ServerLimits};
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -8,8 +12,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use caracal_mandate::error::ErrorBody;
 use std::borrow::Cow;
-use std::future::Future;
-use tokio::net::TcpListener;
 
 /// The header that names a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -138,14 +140,4 @@ fn is_length_limit(error: &axum::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// Serves until `stop` resolves, then lets requests that are under way finish.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let _ = listener.local_addr()?;
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

@@ -69,6 +69,12 @@ impl Caller {
         Self { zone, request_id, identity: Identity::Application { claims: Box::new(claims), scopes } }
     }
 
+    /// The operator, who has no authority record.
+    #[cfg(test)]
+    pub(crate) fn operator(zone: ZoneId) -> Self {
+        Self { zone, request_id: "r".to_owned(), identity: Identity::Operator }
+    }
+
     /// Who is named in evidence: the application's id.
     pub(crate) fn name(&self) -> &str {
         match &self.identity {

@@ -206,7 +206,11 @@ async fn end_without_subject(
 }
 
 /// A lease is renewed on an application's own record only.
-async fn check_record(tx: &mut WriteTx<'_>, caller: &Caller, session: &AgentSession) -> Result<(), Failure> {
+pub(crate) async fn check_record(
+    tx: &mut WriteTx<'_>,
+    caller: &Caller,
+    session: &AgentSession,
+) -> Result<(), Failure> {
     let id = caller.record().ok_or(Code::AuthorityRecordRequired)?;
     let now = tx.now();
     let record = AuthorityRecord::find(tx.connection(), &caller.zone, id).await?;

@@ -23,6 +23,8 @@ mod invocations;
 mod job;
 mod jobs;
 mod lease;
+#[cfg(test)]
+mod no_record_tests;
 mod outbox;
 mod page;
 mod receipt;

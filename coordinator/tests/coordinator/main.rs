@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod cascade;
+mod codes;
 mod delegation;
 mod edge_cases;
 mod idempotency;
@@ -10,6 +11,9 @@ mod invocations;
 mod jobs;
 mod lease;
 mod property;
+mod retention;
 mod services;
 mod session;
+mod stats;
 mod support;
+mod verify;

@@ -102,9 +102,6 @@ impl EgressError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EgressSetupError {
-    /// The client cannot be made.
-    #[error("no TLS client can be made: {0}")]
-    Client(String),
     /// The file holds no certificate in PEM form.
     #[error("CARACAL_TLS_EXTRA_CA_FILE: {} holds no usable certificate: {why}", path.display())]
     ExtraCaInvalid {

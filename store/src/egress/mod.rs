@@ -87,7 +87,7 @@ impl Egress {
     /// [`EgressError::Connect`] until `CARACAL_TLS_EXTRA_CA_FILE` names some.
     pub fn new(options: EgressOptions) -> Result<Self, EgressSetupError> {
         let extra = options.extra_ca_file.as_deref().map(read_certificates).transpose()?.unwrap_or_default();
-        let bare = extra.is_empty();
+        let extra_ca_file = options.extra_ca_file.clone();
         for host in &options.loopback_hosts {
             tracing::warn!(
                 host,
@@ -105,9 +105,12 @@ impl Egress {
             .dns_resolver(guard.clone())
             .tls_certs_merge(extra)
             .build();
-        match client {
-            Ok(client) => Ok(Self { client: Ok(client), guard }),
-            Err(error) if bare => {
+        match (client, extra_ca_file) {
+            (Ok(client), _) => Ok(Self { client: Ok(client), guard }),
+            (Err(error), Some(path)) => {
+                Err(EgressSetupError::ExtraCaInvalid { path, why: innermost(&error) })
+            }
+            (Err(error), None) => {
                 let why = innermost(&error);
                 tracing::warn!(
                     why,
@@ -115,7 +118,6 @@ impl Egress {
                 );
                 Ok(Self { client: Err(why.into()), guard })
             }
-            Err(error) => Err(EgressSetupError::Client(innermost(&error))),
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct Denial {
     /// The `error_description` member.
     pub(crate) description: Cow<'static, str>,
     /// When it is worth trying again, seconds.
-    pub(crate) retry_after: Option<u32>,
+    pub(crate) retry_after: Option<u16>,
     /// What `WWW-Authenticate` asks for.
     pub(crate) challenge: Option<&'static str>,
     /// Further members of the body.
@@ -74,7 +74,7 @@ impl Denial {
     /// 429: too often.
     pub(crate) fn too_often(description: &'static str, retry_after: u32) -> Self {
         let mut denial = Self::new(StatusCode::TOO_MANY_REQUESTS, "provider_rate_limited", description);
-        denial.retry_after = Some(retry_after);
+        denial.retry_after = Some(u16::try_from(retry_after).unwrap_or(u16::MAX));
         denial
     }
 

@@ -483,10 +483,11 @@ fn https(member: &'static str, text: Option<&str>) -> Result<Url, ConfigError> {
     let Some(text) = text else { return wrong(member, "is missing") };
     let Ok(url) = Url::parse(text) else { return wrong(member, "is no URL") };
     let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    if url.scheme() == "https" && url.has_host() && bare {
+    // A name, and no address: lists of hosts hold names.
+    if url.scheme() == "https" && url.domain().is_some() && bare {
         Ok(url)
     } else {
-        wrong(member, "is no https URL without user information and fragment")
+        wrong(member, "is no https URL with a host name and without user information and fragment")
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) const RENEW_WITHIN: i64 = 30_000;
 const FAILURE_COUNTS_FOR: i64 = 5_000;
 
 const COLUMNS: &str = "id, subject_id, access_token_envelope, refresh_token_envelope, expires_at, \
-     refresh_token_version, lease_owner, lease_until, failure, failed_at";
+     refreshed_at, refresh_token_version, lease_owner, lease_until, failed_at";
 
 /// The tokens of a connection, as they are imported or come from a token endpoint.
 #[derive(Debug, Clone)]
@@ -52,7 +52,8 @@ pub(super) struct Connection {
     access: String,
     refresh: Option<String>,
     pub(super) expires_at: Option<i64>,
-    pub(super) lease_owner: Option<String>,
+    refreshed_at: Option<i64>,
+    lease_owner: Option<String>,
     lease_until: Option<i64>,
     failed_at: Option<i64>,
 }
@@ -79,11 +80,11 @@ fn place(zone: &str, id: &str, token: &str) -> String {
     format!("zones/{zone}/providerConnections/{id}/{token}")
 }
 
-fn access_place(zone: &ZoneId, id: &str) -> String {
+pub(super) fn access_place(zone: &ZoneId, id: &str) -> String {
     place(zone.as_str(), id, "accessToken")
 }
 
-fn refresh_place(zone: &ZoneId, id: &str) -> String {
+pub(super) fn refresh_place(zone: &ZoneId, id: &str) -> String {
     place(zone.as_str(), id, "refreshToken")
 }
 
@@ -98,6 +99,7 @@ impl Connection {
             access: access.ok_or_else(|| StoreError::corrupt("provider_connections: no access token"))?,
             refresh: row.try_get("refresh_token_envelope")?,
             expires_at: row.try_get("expires_at")?,
+            refreshed_at: row.try_get("refreshed_at")?,
             lease_owner: row.try_get("lease_owner")?,
             lease_until: row.try_get("lease_until")?,
             failed_at: row.try_get("failed_at")?,
@@ -163,8 +165,14 @@ impl Connection {
 
     /// Has it to be renewed, or ended, before it is used?
     pub(super) fn is_stale(&self, now: i64) -> bool {
-        let margin = if self.is_renewable() { RENEW_WITHIN } else { 0 };
-        self.expires_at.is_some_and(|end| end.saturating_sub(margin) <= now)
+        let Some(end) = self.expires_at else { return false };
+        let margin = match self.refreshed_at {
+            _ if !self.is_renewable() => 0,
+            // A provider whose tokens live for less than that is not asked each time.
+            Some(since) => RENEW_WITHIN.min(end.saturating_sub(since) / 2),
+            None => RENEW_WITHIN,
+        };
+        end.saturating_sub(margin) <= now
     }
 }
 
@@ -188,12 +196,35 @@ impl Standing {
         let Some(subject) = subject.filter(|subject| !subject.is_empty()) else { return Ok(Self::NoUser) };
         let found = Connection::of_subject(connection, zone, &provider.id, subject).await?;
         Ok(match found {
+            None if ended_just_now(connection, zone, &provider.id, subject, now).await? => Self::Failed,
             None => Self::Missing,
             Some(found) if !found.is_stale(now) => Self::Usable(found.reference),
             Some(found) if found.failed_just_now(now) => Self::Failed,
             Some(found) => Self::Stale(found.reference),
         })
     }
+}
+
+/// Did a connection that would have served the subject end a moment ago, for this request or beside it?
+async fn ended_just_now(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    provider: &str,
+    subject: &str,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM provider_connections WHERE zone_id = $1 AND provider_id = $2 \
+         AND subject_id IN ($3, $4) AND status = 'expired' AND failed_at > $5",
+    )
+    .bind(zone.as_str())
+    .bind(provider)
+    .bind(subject)
+    .bind(SHARED_SUBJECT)
+    .bind(now.saturating_sub(FAILURE_COUNTS_FOR))
+    .fetch_one(connection)
+    .await?;
+    Ok(ended > 0)
 }
 
 /// Keeps the tokens of a subject, in place of the active connection's if there is one. Answers the row's id.

@@ -15,6 +15,7 @@ mod flight;
 mod hidden;
 mod oauth;
 mod refresh;
+mod reseal;
 mod secret;
 mod token;
 

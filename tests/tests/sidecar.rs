@@ -50,6 +50,50 @@ async fn a_sidecar_decides_alone_and_learns_of_revocation() {
     assert_eq!(call(&world, &sidecar, Method::GET, resource_mandate).await, StatusCode::UNAUTHORIZED);
 }
 
+/// Calls until the answer is another than it was; returns that.
+async fn called_until(world: &World, sidecar: &Sidecar, mandate: &str, before: StatusCode) -> StatusCode {
+    let told = async {
+        loop {
+            let status = call(world, sidecar, Method::GET, mandate).await;
+            if status != before {
+                return status;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("the sidecar never heard of it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_in_doubt_asks_the_sts() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let mut world = World::prepare(&stack).await;
+    let sidecar = Sidecar::start(&stack, &world.zone, world.resource, upstream.address).await;
+    world.add_resource(sidecar.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let agent = world.agent().await;
+    assert_eq!(world.read(&world.mint(&agent).await).await.status(), StatusCode::OK);
+    let authorization = upstream.seen()[0].headers["authorization"].to_str().unwrap().to_owned();
+    let mandate = authorization.strip_prefix("Bearer ").unwrap();
+    assert_eq!(call(&world, &sidecar, Method::GET, mandate).await, StatusCode::OK);
+
+    world.activate("same", &world.policy(&world.application, "", "")).await;
+    let asked = async {
+        while world.audit("event_type=mandate_check").await.is_empty() {
+            assert_eq!(call(&world, &sidecar, Method::GET, mandate).await, StatusCode::OK);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("the sidecar never asked");
+    for _ in 0..3 {
+        assert_eq!(call(&world, &sidecar, Method::GET, mandate).await, StatusCode::OK);
+    }
+    assert_eq!(world.audit("event_type=mandate_check").await.len(), 1);
+
+    let nobody =
+        world.policy(&world.application, "", "").replace("reader", "nobody").replace("clerk", "none");
+    world.activate("nobody", &nobody).await;
+    let status = called_until(&world, &sidecar, mandate, StatusCode::OK).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
 /// Changes the filter's own configuration inside a rendered bootstrap.
 fn change_filter(bootstrap: &mut Value, change: impl FnOnce(&mut Value)) {
     let mut change = Some(change);

@@ -73,6 +73,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "federated subjects", include_str!("../migrations/0007_federated_subjects.sql")),
     (9, "keys and lapsed approvals", include_str!("../migrations/0009_keys_and_lapsed_approvals.sql")),
     (10, "coordinator jobs", include_str!("../migrations/0010_coordinator_jobs.sql")),
+    (11, "live sessions", include_str!("../migrations/0011_live_sessions.sql")),
 ];
 
 impl Store {
@@ -88,8 +89,11 @@ impl Store {
         let options = AnyConnectOptions::from_str(url)?;
         let mut connection = connect(&options).await?;
         migrator().run(&mut connection).await?;
+        // A file does not go away as a network does.
+        let over_a_network = connection.backend_name() != "SQLite";
         let pool = AnyPoolOptions::new()
             .max_connections(8)
+            .test_before_acquire(over_a_network)
             .after_connect(|connection, _| Box::pin(async move { prepare(connection).await }))
             .connect_with(options.clone())
             .await?;

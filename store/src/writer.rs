@@ -18,6 +18,13 @@ const MAX_GROUP: usize = 256;
 /// How many requests may wait before callers have to.
 const QUEUE: usize = 4096;
 
+/// Begins a group with the savepoint of its first piece. SQLite would otherwise take its lock at the first write.
+const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE; SAVEPOINT piece";
+/// The same for other databases.
+const BEGIN: &str = "BEGIN; SAVEPOINT piece";
+/// Between two pieces: one round to the database for both.
+const NEXT: &str = "RELEASE SAVEPOINT piece; SAVEPOINT piece";
+
 /// The transaction that a piece of work writes in.
 #[derive(Debug)]
 pub struct WriteTx<'a> {
@@ -207,7 +214,9 @@ impl Task {
         let mut settles: Vec<Settle> = Vec::with_capacity(jobs.len());
         let mut failures: Vec<Failed> = Vec::new();
         let mut announcement = Announcement::default();
+        let (pieces, begun) = (jobs.len(), std::time::Instant::now());
         let result = self.transact(jobs, &mut settles, &mut failures, &mut announcement).await;
+        crate::metrics::group_committed(pieces, begun.elapsed(), result.is_ok());
         if let Err(error) = &result {
             tracing::error!(%error, "a group of writes was not committed");
             // The connection may be in the middle of a transaction: start over with a new one.
@@ -236,28 +245,31 @@ impl Task {
             Some(connection) => connection,
             none => none.insert(connect(&self.options).await?),
         };
-        let begin = if connection.backend_name() == "SQLite" { "BEGIN IMMEDIATE" } else { "BEGIN" };
-        connection.execute(begin).await?;
-        for job in jobs {
-            connection.execute("SAVEPOINT piece").await?;
+        let begin = if connection.backend_name() == "SQLite" { BEGIN_SQLITE } else { BEGIN };
+        connection.execute(sqlx::raw_sql(begin)).await?;
+        let last = jobs.len().saturating_sub(1);
+        for (index, job) in jobs.into_iter().enumerate() {
             let mut tx =
                 WriteTx { connection, now: clock::now(), generation: None, audited: false, decided: false };
             match job.run(&mut tx).await {
                 Ok(settle) => {
                     let WriteTx { generation, audited, decided, .. } = tx;
-                    connection.execute("RELEASE SAVEPOINT piece").await?;
                     announcement.generation = generation.or(announcement.generation);
                     announcement.audited |= audited;
                     announcement.decided |= decided;
                     settles.push(settle);
+                    if index < last {
+                        connection.execute(sqlx::raw_sql(NEXT)).await?;
+                    }
                 }
                 Err(failed) => {
                     failures.push(failed);
-                    connection.execute("ROLLBACK TO SAVEPOINT piece").await?;
-                    connection.execute("RELEASE SAVEPOINT piece").await?;
+                    // The savepoint stays, for the next piece.
+                    connection.execute(sqlx::raw_sql("ROLLBACK TO SAVEPOINT piece")).await?;
                 }
             }
         }
+        // A savepoint that is open is committed with the rest.
         connection.execute("COMMIT").await?;
         Ok(())
     }

@@ -141,18 +141,26 @@ impl DelegationEdge {
         zone: &ZoneId,
         id: &DelegationEdgeId,
     ) -> Result<Option<Vec<Self>>, StoreError> {
-        let mut path = Vec::new();
-        let mut next = Some(id.clone());
-        while let Some(id) = next {
-            if u32::try_from(path.len()).is_ok_and(|length| length >= MAX_HOPS) {
-                return Ok(None);
-            }
-            let Some(edge) = Self::find(connection, zone, &id).await? else { return Ok(None) };
-            next = edge.parent_edge_id.clone();
-            path.push(edge);
-        }
-        path.reverse();
-        Ok(Some(path))
+        // One more than a path may have, so that one that is too long is told from one that fits.
+        let sql = format!(
+            "WITH RECURSIVE up (edge_id, above, place) AS ( \
+               SELECT id, parent_edge_id, 0 FROM delegation_edges WHERE id = $1 AND zone_id = $2 \
+               UNION ALL \
+               SELECT e.id, e.parent_edge_id, up.place + 1 FROM delegation_edges e JOIN up ON e.id = up.above \
+               WHERE e.zone_id = $2 AND up.place < $3 \
+             ) SELECT {} FROM up JOIN delegation_edges ON id = edge_id ORDER BY place DESC",
+            Self::COLUMNS
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(id.as_str())
+            .bind(zone.as_str())
+            .bind(i64::from(MAX_HOPS))
+            .fetch_all(connection)
+            .await?;
+        let path = rows.iter().map(Self::from_row).collect::<Result<Vec<_>, _>>()?;
+        let begins = path.first().is_some_and(|root| root.parent_edge_id.is_none());
+        let fits = u32::try_from(path.len()).is_ok_and(|length| length <= MAX_HOPS);
+        Ok((begins && fits).then_some(path))
     }
 
     /// Does it stand at `now` (unix milliseconds)?

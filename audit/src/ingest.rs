@@ -83,6 +83,7 @@ async fn take(
             // Evidence is not thrown away because it cannot be read.
             let problem = json!({ "outbox_id": id, "problem": error.to_string(), "text": json });
             let event = failure("unknown", "malformed_event", tx.now()).with_metadata(problem);
+            caracal_store::metrics::event_unreadable();
             return append(tx, key, heads, &event).await;
         }
     };
@@ -143,5 +144,6 @@ async fn append(
     .await?;
     let head = Head { seq: link.seq, content_sha256: link.content_sha256 };
     heads.0.insert(event.zone_id.clone(), Some(head));
+    caracal_store::metrics::event_taken();
     Ok(())
 }

@@ -71,6 +71,7 @@ impl Audit {
     async fn take_all(&self) {
         let result = ingest::catch_up(&self.store, &self.chain_key).await;
         if let Err(error) = &result {
+            caracal_store::metrics::events_not_taken();
             tracing::error!(%error, "events could not be taken into the ledger");
         }
         self.ingesting.store(result.is_ok(), Ordering::Relaxed);

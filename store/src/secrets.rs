@@ -56,6 +56,12 @@ impl Vault {
 
     /// Seals `plain` for the place that `aad` names; the text is base64 of the envelope.
     pub fn seal(&self, plain: &[u8], aad: &str) -> Result<String, StoreError> {
+        let sealed = self.envelope(plain, aad);
+        crate::metrics::secret_sealed(sealed.is_ok());
+        sealed
+    }
+
+    fn envelope(&self, plain: &[u8], aad: &str) -> Result<String, StoreError> {
         let dek: [u8; KEY] = ids::random_bytes()?;
         let (dek_nonce, sealed_dek) = encrypt(&self.current, &dek, DEK_AAD)?;
         let (value_nonce, sealed) = encrypt(&dek, plain, aad.as_bytes())?;
@@ -81,7 +87,9 @@ impl Vault {
             let dek: [u8; KEY] = decrypt(kek, dek_nonce, sealed_dek, DEK_AAD)?.try_into().ok()?;
             decrypt(&dek, value_nonce, sealed, aad.as_bytes())
         };
-        opened().ok_or(StoreError::Seal("opened"))
+        let opened = opened();
+        crate::metrics::secret_opened(opened.is_some());
+        opened.ok_or(StoreError::Seal("opened"))
     }
 
     /// Seals anew what the previous key sealed. `None` where the current key sealed it already.

@@ -125,7 +125,10 @@ async fn load(
                 .await?;
         documents.push((id, content.ok_or(LoadError::Missing)?));
     }
-    let bundle = Bundle::compile(&documents).map_err(|error| LoadError::Compile(error.to_string()))?;
+    let begun = std::time::Instant::now();
+    let compiled = Bundle::compile(&documents);
+    caracal_store::metrics::policy_compiled(begun.elapsed(), compiled.is_ok());
+    let bundle = compiled.map_err(|error| LoadError::Compile(error.to_string()))?;
     Ok(ActivePolicy {
         bundle,
         policy_set_version_id: Some(version),

@@ -14,6 +14,7 @@ mod key_rotation;
 mod mandates;
 pub mod policy;
 pub mod providers;
+mod reasons;
 mod refusal;
 mod routes;
 mod upstream;

@@ -29,6 +29,8 @@ pub(crate) struct Denial {
     pub(crate) events: Vec<AuditEvent>,
     /// No answer: a connection has to be renewed, and then the request is judged anew.
     pub(crate) renewal: Option<Box<Renewal>>,
+    /// What was written down about it, as a label of the metrics.
+    pub(crate) reason: &'static str,
 }
 
 impl Denial {
@@ -47,6 +49,7 @@ impl Denial {
             counts_as_failure: false,
             events: Vec::new(),
             renewal: None,
+            reason: crate::reasons::UNRECORDED,
         }
     }
 
@@ -96,6 +99,7 @@ impl Denial {
 
     /// The answer.
     pub(crate) fn into_response(self, request_id: &str) -> Response {
+        caracal_store::metrics::denied(self.code, self.reason);
         let mut refusal =
             Refusal::new(self.status, self.code).because(self.description).of_request(request_id);
         refusal.extra = self.extra;

@@ -128,14 +128,14 @@ pub(crate) fn group_committed(pieces: usize, took: Duration, done: bool) {
     });
 }
 
-/// The ledger took an event; `readable` says whether it could be read.
-pub fn event_taken(readable: bool) {
-    with(|all| {
-        all.audit.inserts.inc();
-        if !readable {
-            all.audit.parse_errors.inc();
-        }
-    });
+/// The ledger took an event.
+pub fn event_taken() {
+    with(|all| all.audit.inserts.inc());
+}
+
+/// An event could not be read; the ledger takes it as such.
+pub fn event_unreadable() {
+    with(|all| all.audit.parse_errors.inc());
 }
 
 /// Waiting events could not be taken into the ledger; they are tried again.

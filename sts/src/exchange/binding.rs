@@ -17,6 +17,30 @@ pub(super) struct Bound {
     pub(super) session: Option<AgentSession>,
     /// The path of delegations that leads to it.
     pub(super) delegation: Option<Delegation>,
+    /// The user for whom the topmost session acts that acts for one: root first, the session itself last.
+    pub(super) user: Option<User>,
+}
+
+/// A user whose record what is minted rests on.
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    /// The record.
+    pub(super) record: AuthorityRecordId,
+    /// When it ends, or the record of another user on the path before it, unix milliseconds.
+    pub(super) ends_at: i64,
+}
+
+impl User {
+    fn above(self, below: Option<Self>) -> Self {
+        let ends_at = below.map_or(self.ends_at, |below| below.ends_at.min(self.ends_at));
+        Self { ends_at, ..self }
+    }
+}
+
+/// A session that may act, and the user for whom it does.
+struct Live {
+    session: AgentSession,
+    user: Option<User>,
 }
 
 /// A path of delegations, all of it live.
@@ -90,13 +114,14 @@ impl Reader<'_> {
             (None, None) => Ok(Bound::default()),
             (None, Some(_)) => Err(Denial::forbidden("a delegation needs its agent session")),
             (Some(session), None) => {
-                let session = self.own_session(session).await?;
-                Ok(Bound { session: Some(session), delegation: None })
+                let Live { session, user } = self.own_session(session).await?;
+                Ok(Bound { session: Some(session), delegation: None, user })
             }
             (Some(session), Some(edge)) => {
-                let session = self.own_session(session).await?;
-                let delegation = self.delegation(edge, &session, request, scopes).await?;
-                Ok(Bound { session: Some(session), delegation: Some(delegation) })
+                let Live { session, user } = self.own_session(session).await?;
+                let (delegation, above) = self.delegation(edge, &session, request, scopes).await?;
+                let user = above.into_iter().rev().fold(user, |below, above| Some(above.above(below)));
+                Ok(Bound { session: Some(session), delegation: Some(delegation), user })
             }
         }
     }
@@ -114,15 +139,15 @@ impl Reader<'_> {
         own.map(|_| ()).ok_or_else(denied)
     }
 
-    async fn own_session(&mut self, id: &str) -> Result<AgentSession, Denial> {
+    async fn own_session(&mut self, id: &str) -> Result<Live, Denial> {
         let denied = || Denial::forbidden("the agent session is not active for this application");
         let id = AgentSessionId::new(id).map_err(|_| denied())?;
-        let session = self.live_session(&id).await?.ok_or_else(denied)?;
-        if session.application_id == self.application.id { Ok(session) } else { Err(denied()) }
+        let live = self.live_session(&id).await?.ok_or_else(denied)?;
+        if live.session.application_id == self.application.id { Ok(live) } else { Err(denied()) }
     }
 
     /// The session, if it may act: active, within its time, its application and its user's record standing.
-    async fn live_session(&mut self, id: &AgentSessionId) -> Result<Option<AgentSession>, Denial> {
+    async fn live_session(&mut self, id: &AgentSessionId) -> Result<Option<Live>, Denial> {
         let found = AgentSession::find(self.connection, &self.application.zone_id, id).await?;
         let Some(session) = found.filter(|session| session.is_active(self.now)) else { return Ok(None) };
         // The asking application was found active already.
@@ -135,22 +160,29 @@ impl Reader<'_> {
         let record =
             AuthorityRecord::find(self.connection, &session.zone_id, &session.subject_authority_record_id)
                 .await?;
-        let stands =
-            record.is_some_and(|record| record.subject_type != SubjectType::User || record.is_live(self.now));
-        Ok(stands.then_some(session))
+        Ok(match record {
+            Some(record) if record.subject_type != SubjectType::User => Some(Live { session, user: None }),
+            Some(record) if record.is_live(self.now) => {
+                let user = User { record: record.id, ends_at: record.expires_at };
+                Some(Live { session, user: Some(user) })
+            }
+            _ => None,
+        })
     }
 
+    /// The path of a delegation, and the users for whom the sessions act that delegated, root first.
     async fn delegation(
         &mut self,
         id: &str,
         target: &AgentSession,
         request: &ExchangeRequest,
         scopes: &ScopeSet,
-    ) -> Result<Delegation, Denial> {
+    ) -> Result<(Delegation, Vec<User>), Denial> {
         let denied = || Denial::forbidden("the delegation is not active for this session");
         let id = DelegationEdgeId::new(id).map_err(|_| denied())?;
         let broken = || Denial::forbidden("delegation path invalid");
         let path = DelegationEdge::lineage(self.connection, &self.application.zone_id, &id).await;
+        caracal_store::metrics::lineage_read(path.is_ok());
         let path = path.map_err(|error| match error {
             // Constraints that are not understood bind all the same.
             StoreError::Corrupt { .. } => broken(),
@@ -162,12 +194,12 @@ impl Reader<'_> {
             return Err(denied());
         }
         check_path(&path, self.now)?;
+        let mut users = Vec::new();
         for edge in &path {
             let source = self.live_session(&edge.source_session_id).await?;
-            let own = source.is_some_and(|source| source.application_id == edge.issuer_application_id);
-            if !own {
-                return Err(Denial::forbidden("a session that delegated is not active"));
-            }
+            let own = source.filter(|source| source.session.application_id == edge.issuer_application_id);
+            let own = own.ok_or_else(|| Denial::forbidden("a session that delegated is not active"))?;
+            users.extend(own.user);
             if !scopes.is_subset(&edge.scopes) {
                 return Err(Denial::forbidden("a requested scope exceeds the delegation"));
             }
@@ -179,7 +211,7 @@ impl Reader<'_> {
         if ttl_seconds.is_some_and(|most| request.ttl_seconds > most) {
             return Err(Denial::forbidden("ttl_seconds exceeds the delegation"));
         }
-        Ok(Delegation { path, edge, ends_at, ttl_seconds })
+        Ok((Delegation { path, edge, ends_at, ttl_seconds }, users))
     }
 }
 

@@ -158,6 +158,7 @@ impl Sts {
 
     async fn answer(&self, minted: Minted) -> Result<TokenResponse, Denial> {
         let access_token = self.keys().sign_as_of(&minted.claims, minted.keys).await?;
+        caracal_store::metrics::minted(crate::reasons::usage(minted.claims.usage));
         Ok(TokenResponse {
             access_token,
             token_type: "Bearer",
@@ -172,6 +173,7 @@ impl Sts {
     /// Writes a denial's events down, counts a failed authentication and uses the gateway's nonce up, all in one write.
     /// What cannot be written down is answered as 503.
     async fn record_denial<T>(&self, request: &ExchangeRequest, mut denial: Denial) -> Result<T, Denial> {
+        denial.reason = crate::reasons::reason_of(&denial.events);
         let events = std::mem::take(&mut denial.events);
         let proof = request.gateway.as_ref().map(|call| call.proof.clone());
         let failed_to_authenticate = proof.is_none() && denial.counts_as_failure;

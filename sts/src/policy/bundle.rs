@@ -151,7 +151,12 @@ impl Bundle {
         let input = engine_input(input)?;
         match &self.rules {
             Rules::DenyAll => Ok(Decision::deny(NO_ACTIVE_POLICY_SET)),
-            Rules::Compiled { documents, .. } => Decision::from_result(worker::evaluate(documents, input)?),
+            Rules::Compiled { documents, .. } => {
+                let begun = std::time::Instant::now();
+                let result = worker::evaluate(documents, input);
+                caracal_store::metrics::policy_evaluated(begun.elapsed(), result.is_ok());
+                Decision::from_result(result?)
+            }
         }
     }
 

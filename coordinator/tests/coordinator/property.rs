@@ -6,7 +6,10 @@ use caracal_store::model::{AgentSession, DelegationEdge, EdgeStatus, SessionStat
 use http::Method;
 use proptest::prelude::*;
 use serde_json::json;
+use sqlx::Connection as _;
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -111,7 +114,9 @@ async fn run(world: &World, token: &str, step: Step, sessions: &mut Vec<String>,
 
 /// Reads all state and holds it against what must be so at every moment.
 async fn check(world: &World) {
+    // One transaction, so that all of it is of one moment.
     let mut connection = world.store.read().await.unwrap();
+    let mut connection = connection.begin().await.unwrap();
     let sql = format!("SELECT {} FROM sessions", AgentSession::COLUMNS);
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *connection).await.unwrap();
     let sessions: HashMap<String, AgentSession> = rows
@@ -136,6 +141,10 @@ async fn check(world: &World) {
         let takes_away = session.status != SessionStatus::Active;
         assert_eq!(revoked.contains(&anchor), takes_away, "{anchor} is {:?}", session.status);
         let Some(parent) = session.parent_id.as_ref().map(|id| &sessions[id.as_str()]) else { continue };
+        // A start at 1 is what makes time be up here; only what was started before that may end later.
+        if parent.started_at > 1 {
+            assert!(session.ends_at() <= parent.ends_at(), "{} outlives {}", session.id, parent.id);
+        }
         match session.status {
             SessionStatus::Active => assert_eq!(parent.status, SessionStatus::Active, "below {}", parent.id),
             SessionStatus::Suspended => {
@@ -179,6 +188,40 @@ async fn check(world: &World) {
     }
 }
 
+/// Several workers on two processes at once; all the while, what must be so at every moment is so.
+async fn run_at_once(workers: Vec<Vec<Step>>) {
+    let world = Arc::new(World::new().await);
+    let replica = Arc::new(world.replica().await);
+    let token = world.token("a", "").await;
+    let (mut sessions, mut edges) = (Vec::new(), Vec::new());
+    for step in long_path() {
+        run(&world, &token, step, &mut sessions, &mut edges).await;
+    }
+    let known = Arc::new(Mutex::new((sessions, edges)));
+    let mut tasks = JoinSet::new();
+    for (number, steps) in workers.into_iter().enumerate() {
+        let world = Arc::clone(if number % 2 == 0 { &world } else { &replica });
+        let (known, token) = (Arc::clone(&known), token.clone());
+        tasks.spawn(async move {
+            for step in steps {
+                let (mut sessions, mut edges) = known.lock().unwrap().clone();
+                let before = (sessions.len(), edges.len());
+                run(&world, &token, step, &mut sessions, &mut edges).await;
+                let mut known = known.lock().unwrap();
+                known.0.extend(sessions.drain(before.0..));
+                known.1.extend(edges.drain(before.1..));
+            }
+        });
+    }
+    while !tasks.is_empty() {
+        check(&replica).await;
+        while let Some(done) = tasks.try_join_next() {
+            done.unwrap();
+        }
+    }
+    check(&world).await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -197,5 +240,13 @@ proptest! {
                 check(&world).await;
             }
         });
+    }
+
+    #[test]
+    fn authority_only_ever_shrinks_also_where_many_act_at_once(
+        workers in proptest::collection::vec(proptest::collection::vec(step(), 8..20), 4..7),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(run_at_once(workers));
     }
 }

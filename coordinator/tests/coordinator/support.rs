@@ -11,6 +11,7 @@ use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError, ids};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tower::ServiceExt as _;
 
 pub(crate) const ISSUER: &str = "http://sts.test";
@@ -22,7 +23,7 @@ pub(crate) struct World {
     pub(crate) keys: ZoneKeys,
     pub(crate) config: Config,
     pub(crate) router: Router,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,17 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let world = Self::open(Arc::new(tempfile::tempdir().unwrap()), limits).await;
+        world.seed().await;
+        world
+    }
+
+    /// A second process on the same database.
+    pub(crate) async fn replica(&self) -> Self {
+        Self::open(Arc::clone(&self.dir), self.config.limits.clone()).await
+    }
+
+    async fn open(dir: Arc<tempfile::TempDir>, limits: Limits) -> Self {
         let store = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
         let keys = ZoneKeys::new(store.clone(), Vault::new(KEY, None, b"h").unwrap());
         let config = Config {
@@ -65,49 +76,47 @@ impl World {
             limits,
             counters: Counters::default(),
         };
-        let world = Self { store, keys, router: router(config.clone()), config, _dir: dir };
+        Self { store, keys, router: router(config.clone()), config, dir }
+    }
+
+    async fn seed(&self) {
         for zone in ["z1", "z2"] {
-            world
-                .sql(&format!(
+            self.sql(&format!(
                     "INSERT INTO zones (id, name, slug, created_at, updated_at) VALUES ('{zone}', '{zone}', '{zone}', 0, 0)"
                 ))
                 .await;
         }
-        let end = world.store.now() + 3_600_000;
+        let end = self.store.now() + 3_600_000;
         for (id, zone, method, end) in [
             ("a", "z1", "managed", "NULL".to_owned()),
             ("b", "z1", "managed", "NULL".to_owned()),
             ("d", "z1", "dcr", end.to_string()),
             ("other", "z2", "managed", "NULL".to_owned()),
         ] {
-            world
-                .sql(&format!(
+            self.sql(&format!(
                     "INSERT INTO applications (id, zone_id, name, registration_method, expires_at, created_at, updated_at) \
                      VALUES ('{id}', '{zone}', '{id}', '{method}', {end}, 0, 0)"
                 ))
                 .await;
         }
-        world
-            .sql(
-                "INSERT INTO providers (id, zone_id, name, identifier, kind, created_at, updated_at) \
+        self.sql(
+            "INSERT INTO providers (id, zone_id, name, identifier, kind, created_at, updated_at) \
                   VALUES ('p', 'z1', 'p', 'p', 'caracal_mandate', 0, 0)",
-            )
-            .await;
+        )
+        .await;
         for (id, scopes) in [
             ("orders", r#"["orders:read","orders:write"]"#),
             ("invoices", r#"["invoices:read"]"#),
             ("archived", r#"["x"]"#),
         ] {
-            world
-                .sql(&format!(
-                    "INSERT INTO resources (id, zone_id, name, identifier, upstream_url, scopes_json, \
+            self.sql(&format!(
+                "INSERT INTO resources (id, zone_id, name, identifier, upstream_url, scopes_json, \
                      credential_provider_id, created_at, updated_at) VALUES ('res-{id}', 'z1', '{id}', \
                      'resource://{id}', 'http://{id}', '{scopes}', 'p', 0, 0)"
-                ))
-                .await;
+            ))
+            .await;
         }
-        world.sql("UPDATE resources SET archived_at = 1 WHERE id = 'res-archived'").await;
-        world
+        self.sql("UPDATE resources SET archived_at = 1 WHERE id = 'res-archived'").await;
     }
 
     pub(crate) async fn sql(&self, statement: &str) {

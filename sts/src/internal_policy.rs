@@ -113,8 +113,12 @@ impl Sts {
             "zone_id": zone, "loaded": true, "manifest_sha256": active.manifest_sha,
             "loaded_at": rfc3339(active.loaded_at), "age_seconds": age,
         });
-        if let (Some(object), Some(version)) = (body.as_object_mut(), &active.policy_set_version_id) {
-            object.insert("policy_set_version_id".into(), version.as_str().into());
+        if let Some(object) = body.as_object_mut() {
+            match &active.policy_set_version_id {
+                Some(version) => object.insert("policy_set_version_id".into(), version.as_str().into()),
+                // What is loaded is the want of a policy: it denies everything.
+                None => object.insert("fallback".into(), "deny_all".into()),
+            };
         }
         body
     }

@@ -9,11 +9,11 @@ use super::subject::{Presented, Subject};
 use crate::Sts;
 use crate::approvals::NewHold;
 use crate::bundles::{ActivePolicy, View};
-use crate::policy::ApprovalGate;
 use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
 use crate::policy::input::{PolicyInput, SessionReference};
+use crate::policy::{ApprovalGate, decision_contract_sha256};
 use crate::providers::{Brokered, ConnectionRef};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
@@ -384,6 +384,7 @@ impl Case<'_> {
         gates: &mut Vec<ApprovalGate>,
     ) -> Result<Option<Denial>, Denial> {
         let mut metadata = self.metadata(resource.identifier.as_str());
+        add(&mut metadata, "decision_contract_sha", decision_contract_sha256().into());
         let input = self.input(resource);
         let decision = self.policy.bundle.evaluate(&input).map_err(|error| {
             let mut event =

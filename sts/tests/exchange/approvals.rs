@@ -8,7 +8,7 @@ use caracal_sts::Swept;
 use serde_json::{Value, json};
 
 /// The policy of the seed, with a gate before `orders:read`.
-fn gated(gate: &str) -> String {
+pub(crate) fn gated(gate: &str) -> String {
     let rest =
         format!("risk := [{{\"scope\": \"orders:read\", \"tier\": \"high\"}}]\napproval_tiers := [{gate}]\n");
     format!(
@@ -17,17 +17,17 @@ fn gated(gate: &str) -> String {
     )
 }
 
-const OPERATOR: &str = r#"{"tier": "high"}"#;
-const SUBJECT: &str = r#"{"tier": "high", "approver": "subject"}"#;
+pub(crate) const OPERATOR: &str = r#"{"tier": "high"}"#;
+pub(crate) const SUBJECT: &str = r#"{"tier": "high", "approver": "subject"}"#;
 
 impl World {
-    async fn gated(gate: &str) -> Self {
+    pub(crate) async fn gated(gate: &str) -> Self {
         let world = Self::new().await;
         world.activate("2", &gated(gate)).await;
         world
     }
 
-    async fn held(&self) -> (String, String) {
+    pub(crate) async fn held(&self) -> (String, String) {
         let answer = self.exchange(&Form::mint()).await;
         assert_eq!(answer.error(), (401, "interaction_required"), "{}", answer.body);
         let text = |name: &str| answer.body[name].as_str().unwrap().to_owned();
@@ -35,11 +35,11 @@ impl World {
     }
 
     /// What the Admin API does.
-    async fn operator(&self, column: &str) {
+    pub(crate) async fn operator(&self, column: &str) {
         self.sql(&format!("UPDATE approvals SET {column} = 1, approver_subject_id = 'admin:t'")).await;
     }
 
-    async fn state(&self, id: &str, query: &str) -> Answer {
+    pub(crate) async fn state(&self, id: &str, query: &str) -> Answer {
         self.send(Request::get(format!("/approvals/{id}{query}")).body(Body::empty()).unwrap()).await
     }
 
@@ -54,11 +54,11 @@ impl World {
         self.keys.sign(&claims).await.unwrap()
     }
 
-    async fn user(&self) -> String {
+    pub(crate) async fn user(&self) -> String {
         self.session_mandate(json!({ "sub": "idp|u1", "sub_type": "user", "sid": "rec-user" })).await
     }
 
-    async fn decide(&self, id: &str, token: &str, body: Value) -> Answer {
+    pub(crate) async fn decide(&self, id: &str, token: &str, body: Value) -> Answer {
         self.send(decision(id, token, body)).await
     }
 }

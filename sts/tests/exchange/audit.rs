@@ -61,6 +61,7 @@ async fn contract_sts_25_2_the_event_of_a_use() {
             "application_id": "a1", "application_name": "Orders", "application_registration_method": "managed",
             "resource": ORDERS, "requested_scopes": [], "subject_kind": "application", "method": "GET",
             "carried_scopes": ["orders:read"],
+            "decision_contract_sha": caracal_sts::policy::decision_contract_sha256(),
             "session_id": claims_of(&token)["sid"], "agent_session_id": "T", "agent_lifecycle": "task",
             "agent_labels": ["reader"], "agent_depth": 0, "delegation_edge_id": "E", "delegation_hop_count": 1,
             "delegation_graph_epoch": 7, "delegation_chain": claims_of(&token)["delegation_chain"],

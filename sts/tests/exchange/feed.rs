@@ -7,7 +7,7 @@ use caracal_mandate::feed::{FEED_PATH, FeedResponse};
 use caracal_store::change::Change;
 
 impl World {
-    async fn poll(&self, query: &str) -> FeedResponse {
+    pub(crate) async fn poll(&self, query: &str) -> FeedResponse {
         let answer = self.send(GatewayCall::poll(query)).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         assert_eq!(answer.header("cache-control"), "no-store");

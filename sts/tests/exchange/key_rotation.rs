@@ -109,7 +109,7 @@ async fn contract_sts_20_sealed_keys_move_to_another_key_encryption_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_26_4_a_key_that_cannot_be_opened_grants_nothing() {
+async fn sts_28_20_contract_26_4_a_key_that_cannot_be_opened_grants_nothing() {
     let world = World::new().await;
     let held = world.mandate().await;
     let blind = world.opened_with(Vault::new(OTHER_VAULT_KEY, None, HASH_KEY).unwrap()).await;

@@ -8,8 +8,10 @@ mod binding;
 mod check;
 mod claims;
 mod control;
+mod edge_cases;
 mod epochs;
 mod explain;
+mod faults;
 mod feed;
 mod form;
 mod gateway_signature;
@@ -21,3 +23,4 @@ mod single_use;
 mod subject;
 #[path = "../support/mod.rs"]
 mod support;
+mod weaknesses;

@@ -112,7 +112,7 @@ async fn sts_27_05_contract_12_5_the_budget_of_mints() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_12_8_a_provider_that_is_not_known_denies_and_burns_nothing() {
+async fn sts_28_20_contract_12_8_a_provider_that_is_not_known_denies_and_burns_nothing() {
     let world = World::new().await;
     let ends = world.store.now() + 600_000;
     for (edge, resource, identifier, status, code) in [

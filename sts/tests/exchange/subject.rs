@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 impl World {
     /// A token with changed claims, signed with the zone's true key.
-    async fn forged(&self, token: &str, changes: &[(&str, Value)]) -> String {
+    pub(crate) async fn forged(&self, token: &str, changes: &[(&str, Value)]) -> String {
         let mut claims = claims_of(token);
         for (name, value) in changes {
             claims[*name] = value.clone();

@@ -101,8 +101,10 @@ impl Sts {
             upstreams.values_mut().for_each(|directive| directive.keep_until(claims.exp));
         }
         if let Approval::Answered(_, record) = &approval {
+            if claims.root_sid == claims.sid {
+                claims.root_sid = record.id.clone();
+            }
             claims.sid = record.id.clone();
-            claims.root_sid = record.id.clone();
         } else {
             record(judgement, &claims, usage, expires_at).insert(tx).await?;
         }
@@ -188,6 +190,7 @@ fn expiry(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Result<
     end = end.min(delegation.map_or(i64::MAX, |delegation| delegation.ends_at));
     end = end.min(judgement.application.expires_at.unwrap_or(i64::MAX));
     end = end.min(judgement.bound.session.as_ref().map_or(i64::MAX, task_end));
+    end = end.min(judgement.bound.user.as_ref().map_or(i64::MAX, |user| user.ends_at));
     end = end.min(judgement.subject.as_ref().map_or(i64::MAX, |subject| subject.record.expires_at));
     if end - now < 1000 {
         return Err(Denial::forbidden("the authority that this rests on is about to expire"));
@@ -234,8 +237,12 @@ fn claims(
         client_id: judgement.application.id.clone(),
         scope: if request.scope.is_empty() { carried } else { request.scope.clone() },
         root_sid: match (usage, subject) {
-            (MandateUse::Session, _) | (_, None) => sid.clone(),
+            (MandateUse::Session, _) => sid.clone(),
             (_, Some(subject)) => subject.claims.root_sid.clone(),
+            // Whoever ends the user's record ends this, too.
+            (_, None) => {
+                judgement.bound.user.as_ref().map_or_else(|| sid.clone(), |user| user.record.clone())
+            }
         },
         sid,
         usage,

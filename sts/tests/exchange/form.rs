@@ -106,7 +106,15 @@ async fn contract_sts_6_parameters() {
         (form.clone().with("subject_token", "x"), (400, "invalid_token")),
         (form.clone().with("subject_token_type", access), (400, "invalid_token")),
         (form.clone().with("subject_token_type", "urn:x").and("subject_token", "x"), (400, "invalid_token")),
-        (form.clone().with("subject_token_type", id_token).and("subject_token", "x"), (401, "invalid_token")),
+        (form.clone().with("subject_token_type", id_token).and("subject_token", "x"), (400, "invalid_token")),
+        (
+            form.clone()
+                .without("resource")
+                .without("scope")
+                .with("subject_token_type", id_token)
+                .and("subject_token", "x"),
+            (401, "invalid_token"),
+        ),
         (form.clone().with("actor_token", ""), (400, "invalid_token")),
         (form.clone().with("client_assertion", ""), (400, "invalid_token")),
         (form.clone().with("client_assertion_type", ""), (400, "invalid_token")),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::{LEDGER, ORDERS, bootstrap, mint, on, usage, with_claim, workload, zone, zone_with};
 
-const PAY_ONLY: &[&str] = &["r:pay"];
+pub(crate) const PAY_ONLY: &[&str] = &["r:pay"];
 
 /// `allow:<policy>`, `deny:<reason>` or `error:<reason>`, the same by machine and by interpreter.
 fn outcome(bundle: &Bundle, input: &PolicyInput) -> String {
@@ -38,7 +38,7 @@ fn outcome(bundle: &Bundle, input: &PolicyInput) -> String {
     }
 }
 
-fn check(bundle: &Bundle, rows: &[(&str, PolicyInput, &str)]) {
+pub(crate) fn check(bundle: &Bundle, rows: &[(&str, PolicyInput, &str)]) {
     for (what, input, expected) in rows {
         assert_eq!(outcome(bundle, input), *expected, "{what}");
     }

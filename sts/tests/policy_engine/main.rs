@@ -7,5 +7,6 @@ mod bundle;
 mod decision;
 mod differential;
 mod document;
+mod edge_cases;
 mod input;
 mod support;

@@ -14,7 +14,7 @@ use caracal_mandate::id::ZoneId;
 use caracal_store::database::WriteFuture;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
-use caracal_store::{Store, WriteTx};
+use caracal_store::{Store, StoreError, WriteTx};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 use std::sync::Arc;
@@ -138,6 +138,20 @@ pub(crate) async fn require_zone(connection: &mut AnyConnection, zone: &ZoneId) 
         Some(_) => Ok(()),
         None => Err(Problem::absent("zone_not_found")),
     }
+}
+
+/// Marks a row of a table whose rows are archived and not deleted.
+pub(crate) async fn archive_row(
+    tx: &mut WriteTx<'_>,
+    table: &'static str,
+    id: &str,
+    author: &str,
+) -> Result<(), StoreError> {
+    let sql = format!("UPDATE {table} SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3");
+    let now = tx.now();
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now).bind(author).bind(id);
+    query.execute(&mut *tx.connection()).await?;
+    Ok(())
 }
 
 /// A zone's id from the path.

@@ -1,6 +1,6 @@
 //! Applications (contract admin-audit §5.2).
 
-use crate::app::{App, Done, Kind, require_zone, zone_id};
+use crate::app::{App, Done, Kind, archive_row, require_zone, zone_id};
 use crate::application_secrets::place;
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
@@ -275,15 +275,7 @@ pub(crate) async fn archive(
         Box::pin(async move {
             let id = application.to_string();
             find(tx.connection(), &actor, zone.as_str(), &id).await?;
-            let now = tx.now();
-            sqlx::query(
-                "UPDATE applications SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-            )
-            .bind(now)
-            .bind(actor.author())
-            .bind(id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
+            archive_row(tx, "applications", &id, &actor.author()).await?;
             custody::forget(tx, &place(zone.as_str(), &id)).await?;
             let anchors = vec![Anchor::Application(application.clone())];
             tx.record_change(&zone, &Change::Revoked { anchors }).await?;

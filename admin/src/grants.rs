@@ -4,7 +4,7 @@ use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::cut;
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, Key, Params, page};
+use crate::page::{CONFIGURATION, Key, Params, one, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -76,11 +76,7 @@ fn with_names(row: Row<'_>) -> Result<Value, StoreError> {
 
 async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("g.zone_id = ?", zone).and_text("g.id = ?", id);
-    let rows = select.all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(bare(Row(row))?),
-        None => Err(Problem::absent("grant_not_found")),
-    }
+    one(connection, select, bare, "grant_not_found").await
 }
 
 /// `GET /v1/zones/:z/grants`

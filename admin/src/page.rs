@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use caracal_audit::keyset::{Cursor, Select};
 use caracal_store::{StoreError, clock};
 use serde_json::{Value, json};
+use sqlx::AnyConnection;
 use std::collections::HashMap;
 
 /// How long a page is.
@@ -118,6 +119,18 @@ pub(crate) async fn page(
     };
     let items = rows.iter().take(limit).map(|row| item(Row(row))).collect::<Result<Vec<_>, _>>()?;
     Ok(envelope(items, next.as_ref()))
+}
+
+/// The one row that is selected; 404 with this code where there is none.
+pub(crate) async fn one(
+    connection: &mut AnyConnection,
+    select: Select,
+    item: impl Fn(Row<'_>) -> Result<Value, StoreError>,
+    absent: &'static str,
+) -> Result<Value, Problem> {
+    let rows = select.all(connection, "").await?;
+    let row = rows.first().map(Row).ok_or_else(|| Problem::absent(absent))?;
+    Ok(item(row)?)
 }
 
 /// `{"items", "next_cursor"}`.

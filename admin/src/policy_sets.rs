@@ -4,7 +4,7 @@
 use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, page};
+use crate::page::{CONFIGURATION, CREATED, Params, one, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -57,11 +57,7 @@ pub(crate) async fn find(
     absent: &'static str,
 ) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    let rows = select.and("archived_at IS NULL").all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent(absent)),
-    }
+    one(connection, select.and("archived_at IS NULL"), to_json, absent).await
 }
 
 /// `GET /v1/zones/:z/policy-sets`

@@ -1,12 +1,12 @@
 //! Providers of credentials (contract admin-audit §5.5). Their secrets are sealed together, and never read again
 //! here.
 
-use crate::app::{App, Done, require_zone, zone_id};
+use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
+use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
 use crate::problem::Problem;
 use crate::provider_config::{self, Config};
 use crate::row::Row;
@@ -60,11 +60,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
 
 async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    let rows = select.and("archived_at IS NULL").all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent("provider_not_found")),
-    }
+    one(connection, select.and("archived_at IS NULL"), to_json, "provider_not_found").await
 }
 
 /// The place of a provider's secrets. They are sealed for this place and for no other.
@@ -285,15 +281,7 @@ pub(crate) async fn archive(
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             find(tx.connection(), zone.as_str(), &id).await?;
-            let now = tx.now();
-            sqlx::query(
-                "UPDATE providers SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-            )
-            .bind(now)
-            .bind(author)
-            .bind(id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
+            archive_row(tx, "providers", &id, &author).await?;
             custody::forget(tx, &place(zone.as_str(), &id)).await?;
             for (_, identifier) in bound(tx, &id).await? {
                 tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;

@@ -1,10 +1,10 @@
 //! Resources (contract admin-audit §5.4). Whatever a gateway has to know of a change is in the change log with it.
 
-use crate::app::{App, Done, require_zone, zone_id};
+use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, require_fields};
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, by_status, page};
+use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
 use crate::problem::Problem;
 use crate::resource_input::{self, Enforcement, Input, MandateUse, OperationInput};
 use crate::row::Row;
@@ -50,11 +50,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
 
 async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    let rows = select.and("archived_at IS NULL").all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent("resource_not_found")),
-    }
+    one(connection, select.and("archived_at IS NULL"), to_json, "resource_not_found").await
 }
 
 /// `GET /v1/zones/:z/resources`
@@ -266,15 +262,7 @@ pub(crate) async fn archive(
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             let before = find(tx.connection(), zone.as_str(), &id).await?;
-            let now = tx.now();
-            sqlx::query(
-                "UPDATE resources SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-            )
-            .bind(now)
-            .bind(author)
-            .bind(id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
+            archive_row(tx, "resources", &id, &author).await?;
             let identifier = member(&before, "identifier")?;
             tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;
             Ok(Done::deleted(("resources", &id)))

@@ -1,9 +1,9 @@
 //! Issuers of users that a zone trusts (contract admin-audit §5.9).
 
-use crate::app::{App, Done, require_zone, zone_id};
+use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, page};
+use crate::page::{CONFIGURATION, CREATED, Params, one, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -69,11 +69,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
 
 async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    let rows = select.and("archived_at IS NULL").all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent("subject_issuer_not_found")),
-    }
+    one(connection, select.and("archived_at IS NULL"), to_json, "subject_issuer_not_found").await
 }
 
 /// `GET /v1/zones/:z/subject-issuers`
@@ -182,15 +178,7 @@ pub(crate) async fn archive(
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             find(tx.connection(), &zone, &id).await?;
-            let now = tx.now();
-            sqlx::query(
-                "UPDATE subject_issuers SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-            )
-            .bind(now)
-            .bind(author)
-            .bind(id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
+            archive_row(tx, "subject_issuers", &id, &author).await?;
             Ok(Done::deleted(("subject_issuers", &id)))
         })
     })

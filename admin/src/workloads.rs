@@ -4,7 +4,7 @@ use crate::app::{App, Done, Kind, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, page};
+use crate::page::{CONFIGURATION, CREATED, Params, one, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -115,11 +115,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
 
 async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    let rows = select.all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent("workload_not_found")),
-    }
+    one(connection, select, to_json, "workload_not_found").await
 }
 
 /// The place of a workload's secret. It is sealed for this place and for no other.

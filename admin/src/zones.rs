@@ -1,11 +1,11 @@
 //! Zones (contract admin-audit §5.1).
 
-use crate::app::{App, Done, zone_id};
+use crate::app::{App, Done, archive_row, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::cut;
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, page};
+use crate::page::{CONFIGURATION, CREATED, Params, one, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -80,12 +80,13 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
 }
 
 async fn find(connection: &mut AnyConnection, zone: &str) -> Result<Value, Problem> {
-    let rows =
-        Select::new(COLUMNS).and_text("id = ?", zone).and("archived_at IS NULL").all(connection, "").await?;
-    match rows.first() {
-        Some(row) => Ok(to_json(Row(row))?),
-        None => Err(Problem::absent("zone_not_found")),
-    }
+    one(
+        connection,
+        Select::new(COLUMNS).and_text("id = ?", zone).and("archived_at IS NULL"),
+        to_json,
+        "zone_not_found",
+    )
+    .await
 }
 
 /// `GET /v1/zones`
@@ -232,14 +233,7 @@ async fn shut_down_registration(
         Some(DcrShutdown::RevokeLive) if !live.is_empty() => {
             let mut anchors = Vec::new();
             for id in live {
-                sqlx::query(
-                    "UPDATE applications SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-                )
-                .bind(now)
-                .bind(author)
-                .bind(id.as_str())
-                .execute(&mut *tx.connection())
-                .await?;
+                archive_row(tx, "applications", id.as_str(), author).await?;
                 cut::cut(tx, cause, &Selector::Application { id: id.clone() }).await?;
                 anchors.push(Anchor::Application(id));
             }
@@ -282,15 +276,7 @@ pub(crate) async fn archive(
         .change(&call, None, move |tx| {
             Box::pin(async move {
                 find(tx.connection(), zone.as_str()).await?;
-                let now = tx.now();
-                sqlx::query(
-                    "UPDATE zones SET archived_at = $1, updated_at = $1, updated_by = $2 WHERE id = $3",
-                )
-                .bind(now)
-                .bind(author)
-                .bind(zone.as_str())
-                .execute(&mut *tx.connection())
-                .await?;
+                archive_row(tx, "zones", zone.as_str(), &author).await?;
                 tx.record_change(&zone, &Change::ZoneGone).await?;
                 Ok(Done::deleted(("zones", zone.as_str())))
             })

@@ -174,6 +174,7 @@ pub(super) struct Coordinators {
     pub(super) job_items: Words,
     pub(super) ttl_sweeps: IntCounter,
     pub(super) lease_sweeps: IntCounter,
+    pub(super) retention_cleanings: IntCounter,
 }
 
 impl Catalogue {
@@ -373,6 +374,11 @@ impl Coordinators {
                 COORDINATOR,
                 "caracal_service_lease_sweeper_runs_total",
                 "Runs of the job that suspends services that are not heard.",
+            )?,
+            retention_cleanings: b.counter(
+                COORDINATOR,
+                "caracal_retention_cleaner_runs_total",
+                "Runs of the job that removes what ended long ago.",
             )?,
         })
     }

@@ -158,6 +158,7 @@ pub fn job_ran(job: &'static str, acted: Option<usize>) {
         match job {
             "ttl_sweeper" => coordinator.ttl_sweeps.inc(),
             "service_lease_sweeper" => coordinator.lease_sweeps.inc(),
+            "retention_cleaner" => coordinator.retention_cleanings.inc(),
             _ => {}
         }
     });

@@ -3,11 +3,13 @@
 //! One call inside the transaction of the change does all of it: the zone's epoch, the log row, and the revoked anchors
 //! with the time until which they matter. Readers are woken after the commit.
 
+use crate::many::{pieces, placeholders};
 use crate::{StoreError, WriteTx};
 use caracal_mandate::anchor::{Anchor, RevokedAnchor};
 use caracal_mandate::epoch::{AuthorityEpoch, Generation};
 use caracal_mandate::id::ZoneId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The longest life of a mandate (contract sts §17), in milliseconds.
 pub const MAX_MANDATE_LIFE: i64 = 3_600_000;
@@ -107,25 +109,31 @@ impl WriteTx<'_> {
         anchors: &[Anchor],
         now: i64,
     ) -> Result<(), StoreError> {
-        for anchor in anchors {
-            let (kind, id) = kind_and_id(anchor)?;
-            sqlx::query(
-                "INSERT INTO revoked_anchors (zone_id, kind, id, until) VALUES ($1, $2, $3, $4) \
+        // One statement may name a row once.
+        let rows: BTreeSet<(String, String)> = anchors.iter().map(kind_and_id).collect::<Result<_, _>>()?;
+        let rows: Vec<(String, String)> = rows.into_iter().collect();
+        for piece in pieces(&rows) {
+            let sql = format!(
+                "INSERT INTO revoked_anchors (zone_id, kind, id, until) VALUES {} \
                  ON CONFLICT (zone_id, kind, id) DO UPDATE SET until = excluded.until",
-            )
-            .bind(zone.as_str())
-            .bind(kind)
-            .bind(id)
-            .bind(now + ANCHOR_RETENTION)
-            .execute(&mut *self.connection())
-            .await?;
+                placeholders(piece.len(), 4)
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for (kind, id) in piece {
+                query = query
+                    .bind(zone.as_str())
+                    .bind(kind.as_str())
+                    .bind(id.as_str())
+                    .bind(now + ANCHOR_RETENTION);
+            }
+            query.execute(&mut *self.connection()).await?;
         }
         Ok(())
     }
 
     async fn forget_anchors(&mut self, zone: &ZoneId, anchors: &[Anchor]) -> Result<(), StoreError> {
-        for anchor in anchors {
-            let (kind, id) = kind_and_id(anchor)?;
+        let rows: Vec<(String, String)> = anchors.iter().map(kind_and_id).collect::<Result<_, _>>()?;
+        for (kind, id) in rows {
             sqlx::query("DELETE FROM revoked_anchors WHERE zone_id = $1 AND kind = $2 AND id = $3")
                 .bind(zone.as_str())
                 .bind(kind)

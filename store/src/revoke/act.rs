@@ -4,12 +4,14 @@
 use super::cause::Cause;
 use super::reach::{Matches, Reach};
 use super::walk::{self, Through};
+use crate::audit::AuditEvent;
 use crate::change::Change;
-use crate::model::{AgentSession, DelegationEdge, SessionStatus};
+use crate::many::{list, pieces};
+use crate::model::{AgentSession, DelegationEdge, LiveSessions, SessionStatus};
 use crate::{StoreError, WriteTx};
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How something ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +31,7 @@ pub async fn end_session(
     ending: Ending,
 ) -> Result<usize, StoreError> {
     let now = tx.now();
-    let matches = Matches::live_session(session);
-    let reach = Reach::search(tx.connection(), &cause.zone, &matches, now).await?;
+    let reach = Reach::of_live_session(tx.connection(), &cause.zone, session, now).await?;
     reach.end(tx, cause, ending).await?;
     Ok(reach.sessions.len())
 }
@@ -60,17 +61,20 @@ pub async fn suspend_session(
         return Ok(0);
     }
     let now = tx.now();
-    for session in &sessions {
-        sqlx::query(
-            "UPDATE sessions SET status = 'suspended', updated_at = $1 WHERE zone_id = $2 AND id = $3",
-        )
-        .bind(now)
-        .bind(cause.zone.as_str())
-        .bind(session.id.as_str())
-        .execute(&mut *tx.connection())
-        .await?;
-        cause.session(tx, "session_suspended", session, &cause.reason).await?;
+    let zone = cause.zone.as_str();
+    for piece in pieces(&sessions) {
+        let sql = format!(
+            "UPDATE sessions SET status = 'suspended', updated_at = $1 WHERE zone_id = $2 AND id IN {}",
+            list(piece.len(), 2)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now).bind(zone);
+        for session in piece {
+            query = query.bind(session.id.as_str());
+        }
+        query.execute(&mut *tx.connection()).await?;
     }
+    let told = |session| cause.of_session(now, "session_suspended", session, &cause.reason);
+    tx.audit_all(&sessions.iter().map(told).collect::<Vec<_>>()).await?;
     let anchors = sessions.iter().map(|session| Anchor::AgentSession(session.id.clone())).collect();
     tx.record_change(&cause.zone, &Change::Revoked { anchors }).await?;
     Ok(sessions.len())
@@ -92,101 +96,139 @@ impl Reach {
         if self.is_empty() {
             return Ok(());
         }
-        let ids: BTreeSet<&AgentSessionId> = self.sessions.iter().map(|session| &session.id).collect();
-        let mut anchors = Vec::new();
-        for session in &self.sessions {
-            let below = session.parent_id.as_ref().is_some_and(|parent| ids.contains(parent));
-            write_session(tx, cause, session, below, ending).await?;
-            anchors.push(Anchor::AgentSession(session.id.clone()));
-        }
-        // Where sessions end, their delegations are taken back, however the sessions end.
-        let of_edges = if self.sessions.is_empty() { ending } else { Ending::Revoked };
-        for edge in &self.edges {
-            write_edge(tx, cause, edge, of_edges).await?;
-            anchors.push(Anchor::DelegationEdge(edge.id.clone()));
-        }
-        let now = tx.now();
-        for record in &self.records {
-            sqlx::query(
-                "UPDATE authority_records SET status = 'revoked', revoked_at = $1, revoked_reason = $2 \
-                 WHERE zone_id = $3 AND id = $4",
-            )
-            .bind(now)
-            .bind(cause.reason.as_str())
-            .bind(cause.zone.as_str())
-            .bind(record.id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
-            cause.record(tx, "authority_record_revoked", record).await?;
-            anchors.push(Anchor::AuthorityRecord(record.id.clone()));
-        }
+        let mut events = Vec::new();
+        self.end_sessions(tx, cause, ending, &mut events).await?;
+        self.end_edges(tx, cause, ending, &mut events).await?;
+        self.end_records(tx, cause, &mut events).await?;
+        tx.audit_all(&events).await?;
         if !self.edges.is_empty() {
             raise_graph_epoch(tx, &cause.zone).await?;
         }
+        let sessions = self.sessions.iter().map(|session| Anchor::AgentSession(session.id.clone()));
+        let edges = self.edges.iter().map(|edge| Anchor::DelegationEdge(edge.id.clone()));
+        let records = self.records.iter().map(|record| Anchor::AuthorityRecord(record.id.clone()));
+        let anchors = sessions.chain(edges).chain(records).collect();
         tx.record_change(&cause.zone, &Change::Revoked { anchors }).await?;
+        Ok(())
+    }
+
+    /// The topmost end as they are told to, all below them as children of what ended.
+    async fn end_sessions(
+        &self,
+        tx: &mut WriteTx<'_>,
+        cause: &Cause,
+        ending: Ending,
+        events: &mut Vec<AuditEvent>,
+    ) -> Result<(), StoreError> {
+        let now = tx.now();
+        let ids: BTreeSet<&AgentSessionId> = self.sessions.iter().map(|session| &session.id).collect();
+        let is_below =
+            |session: &&AgentSession| session.parent_id.as_ref().is_some_and(|parent| ids.contains(parent));
+        let (below, top): (Vec<&AgentSession>, Vec<&AgentSession>) = self.sessions.iter().partition(is_below);
+        let status = match ending {
+            Ending::Revoked => SessionStatus::Terminated,
+            Ending::Expired => SessionStatus::Expired,
+        };
+        for (sessions, status, reason) in
+            [(&top, status, cause.reason.as_str()), (&below, SessionStatus::Terminated, "parent_terminated")]
+        {
+            let kind =
+                if status == SessionStatus::Expired { "session_expired" } else { "session_terminated" };
+            events.extend(sessions.iter().map(|session| cause.of_session(now, kind, session, reason)));
+            for piece in pieces(sessions) {
+                let sql = format!(
+                    "UPDATE sessions SET status = $1, terminated_at = $2, termination_reason = $3, updated_at = $2 \
+                     WHERE zone_id = $4 AND id IN {}",
+                    list(piece.len(), 4)
+                );
+                let query =
+                    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(status.as_str()).bind(now).bind(reason);
+                let mut query = query.bind(cause.zone.as_str());
+                for session in piece {
+                    query = query.bind(session.id.as_str());
+                }
+                query.execute(&mut *tx.connection()).await?;
+            }
+        }
+        for (parent, children) in counted(top.iter().filter_map(|session| session.parent_id.as_ref())) {
+            sqlx::query(
+                "UPDATE sessions SET child_count = CASE WHEN child_count > $1 THEN child_count - $1 ELSE 0 END \
+                 WHERE zone_id = $2 AND id = $3",
+            )
+            .bind(i64::try_from(children).unwrap_or(i64::MAX))
+            .bind(cause.zone.as_str())
+            .bind(parent.as_str())
+            .execute(&mut *tx.connection())
+            .await?;
+        }
+        for (application, ended) in counted(self.sessions.iter().map(|session| &session.application_id)) {
+            LiveSessions::remove(tx, &cause.zone, application, ended).await?;
+        }
+        Ok(())
+    }
+
+    /// Where sessions end, their delegations are taken back, however the sessions end.
+    async fn end_edges(
+        &self,
+        tx: &mut WriteTx<'_>,
+        cause: &Cause,
+        ending: Ending,
+        events: &mut Vec<AuditEvent>,
+    ) -> Result<(), StoreError> {
+        let now = tx.now();
+        let ending = if self.sessions.is_empty() { ending } else { Ending::Revoked };
+        let (status, revoked_at, kind) = match ending {
+            Ending::Revoked => ("revoked", Some(now), "delegation_revoked"),
+            Ending::Expired => ("expired", None, "delegation_expired"),
+        };
+        events.extend(self.edges.iter().map(|edge| cause.of_edge(now, kind, edge)));
+        for piece in pieces(&self.edges) {
+            let sql = format!(
+                "UPDATE delegation_edges SET status = $1, revoked_at = $2, updated_at = $3, \
+                 edge_version = edge_version + 1 WHERE zone_id = $4 AND id IN {}",
+                list(piece.len(), 4)
+            );
+            let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(status).bind(revoked_at).bind(now);
+            let mut query = query.bind(cause.zone.as_str());
+            for edge in piece {
+                query = query.bind(edge.id.as_str());
+            }
+            query.execute(&mut *tx.connection()).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_records(
+        &self,
+        tx: &mut WriteTx<'_>,
+        cause: &Cause,
+        events: &mut Vec<AuditEvent>,
+    ) -> Result<(), StoreError> {
+        let now = tx.now();
+        let told = |record| cause.of_record(now, "authority_record_revoked", record);
+        events.extend(self.records.iter().map(told));
+        for piece in pieces(&self.records) {
+            let sql = format!(
+                "UPDATE authority_records SET status = 'revoked', revoked_at = $1, revoked_reason = $2 \
+                 WHERE zone_id = $3 AND id IN {}",
+                list(piece.len(), 3)
+            );
+            let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now).bind(cause.reason.as_str());
+            let mut query = query.bind(cause.zone.as_str());
+            for record in piece {
+                query = query.bind(record.id.as_str());
+            }
+            query.execute(&mut *tx.connection()).await?;
+        }
         Ok(())
     }
 }
 
-async fn write_session(
-    tx: &mut WriteTx<'_>,
-    cause: &Cause,
-    session: &AgentSession,
-    below: bool,
-    ending: Ending,
-) -> Result<(), StoreError> {
-    let now = tx.now();
-    let (status, reason) = match (below, ending) {
-        (true, _) => (SessionStatus::Terminated, "parent_terminated"),
-        (false, Ending::Revoked) => (SessionStatus::Terminated, cause.reason.as_str()),
-        (false, Ending::Expired) => (SessionStatus::Expired, cause.reason.as_str()),
-    };
-    sqlx::query(
-        "UPDATE sessions SET status = $1, terminated_at = $2, termination_reason = $3, updated_at = $2 \
-         WHERE zone_id = $4 AND id = $5",
-    )
-    .bind(status.as_str())
-    .bind(now)
-    .bind(reason)
-    .bind(cause.zone.as_str())
-    .bind(session.id.as_str())
-    .execute(&mut *tx.connection())
-    .await?;
-    if let (false, Some(parent)) = (below, &session.parent_id) {
-        sqlx::query(
-            "UPDATE sessions SET child_count = CASE WHEN child_count > 0 THEN child_count - 1 ELSE 0 END \
-             WHERE zone_id = $1 AND id = $2",
-        )
-        .bind(cause.zone.as_str())
-        .bind(parent.as_str())
-        .execute(&mut *tx.connection())
-        .await?;
+/// How often each is there.
+fn counted<'a, T: Ord + 'a>(all: impl Iterator<Item = &'a T>) -> BTreeMap<&'a T, usize> {
+    let mut counts = BTreeMap::new();
+    for one in all {
+        *counts.entry(one).or_insert(0) += 1;
     }
-    let kind = if status == SessionStatus::Expired { "session_expired" } else { "session_terminated" };
-    cause.session(tx, kind, session, reason).await
-}
-
-async fn write_edge(
-    tx: &mut WriteTx<'_>,
-    cause: &Cause,
-    edge: &DelegationEdge,
-    ending: Ending,
-) -> Result<(), StoreError> {
-    let now = tx.now();
-    let (status, revoked_at, kind) = match ending {
-        Ending::Revoked => ("revoked", Some(now), "delegation_revoked"),
-        Ending::Expired => ("expired", None, "delegation_expired"),
-    };
-    sqlx::query(
-        "UPDATE delegation_edges SET status = $1, revoked_at = $2, updated_at = $3, \
-         edge_version = edge_version + 1 WHERE zone_id = $4 AND id = $5",
-    )
-    .bind(status)
-    .bind(revoked_at)
-    .bind(now)
-    .bind(cause.zone.as_str())
-    .bind(edge.id.as_str())
-    .execute(&mut *tx.connection())
-    .await?;
-    cause.edge(tx, kind, edge).await
+    counts
 }

@@ -28,6 +28,28 @@ impl Cause {
         session: &AgentSession,
         reason: &str,
     ) -> Result<(), StoreError> {
+        let event = self.of_session(tx.now(), kind, session, reason);
+        tx.audit(&event).await
+    }
+
+    /// What happened to a delegation.
+    pub async fn edge(
+        &self,
+        tx: &mut WriteTx<'_>,
+        kind: &str,
+        edge: &DelegationEdge,
+    ) -> Result<(), StoreError> {
+        let event = self.of_edge(tx.now(), kind, edge);
+        tx.audit(&event).await
+    }
+
+    pub(super) fn of_session(
+        &self,
+        now: i64,
+        kind: &str,
+        session: &AgentSession,
+        reason: &str,
+    ) -> AuditEvent {
         let metadata = json!({
             "application_id": session.application_id,
             "agent_session_id": session.id,
@@ -39,16 +61,10 @@ impl Cause {
             "actor": self.actor,
             "reason": reason,
         });
-        self.write(tx, kind, metadata).await
+        self.event(now, kind, metadata)
     }
 
-    /// What happened to a delegation.
-    pub async fn edge(
-        &self,
-        tx: &mut WriteTx<'_>,
-        kind: &str,
-        edge: &DelegationEdge,
-    ) -> Result<(), StoreError> {
+    pub(super) fn of_edge(&self, now: i64, kind: &str, edge: &DelegationEdge) -> AuditEvent {
         let metadata = json!({
             "application_id": edge.issuer_application_id,
             "receiver_application_id": edge.receiver_application_id,
@@ -62,16 +78,10 @@ impl Cause {
             "actor": self.actor,
             "reason": self.reason,
         });
-        self.write(tx, kind, metadata).await
+        self.event(now, kind, metadata)
     }
 
-    /// What happened to a record.
-    pub async fn record(
-        &self,
-        tx: &mut WriteTx<'_>,
-        kind: &str,
-        record: &AuthorityRecord,
-    ) -> Result<(), StoreError> {
+    pub(super) fn of_record(&self, now: i64, kind: &str, record: &AuthorityRecord) -> AuditEvent {
         let metadata = json!({
             "application_id": record.application_id,
             "authority_record_id": record.id,
@@ -80,12 +90,16 @@ impl Cause {
             "actor": self.actor,
             "reason": self.reason,
         });
-        self.write(tx, kind, metadata).await
+        self.event(now, kind, metadata)
+    }
+
+    fn event(&self, now: i64, kind: &str, metadata: Value) -> AuditEvent {
+        AuditEvent::new(self.zone.as_str(), kind, &self.request_id, "allow", now).with_metadata(metadata)
     }
 
     /// Anything else that happened in the zone.
     pub async fn write(&self, tx: &mut WriteTx<'_>, kind: &str, metadata: Value) -> Result<(), StoreError> {
-        let event = AuditEvent::new(self.zone.as_str(), kind, &self.request_id, "allow", tx.now());
-        tx.audit(&event.with_metadata(metadata)).await
+        let event = self.event(tx.now(), kind, metadata);
+        tx.audit(&event).await
     }
 }

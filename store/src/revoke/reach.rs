@@ -2,7 +2,7 @@
 
 use super::selector::{Selector, SelectorError};
 use crate::StoreError;
-use crate::model::{AgentSession, AuthorityRecord, DelegationEdge};
+use crate::model::{AgentSession, AuthorityRecord, DelegationEdge, flag};
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use serde::Serialize;
 use sqlx::AnyConnection;
@@ -67,18 +67,21 @@ impl Matches {
         format!(
             "WITH RECURSIVE minted (id) AS ( \
                SELECT id FROM authority_records WHERE zone_id = $1 AND {records} \
-               UNION SELECT child.id FROM authority_records child JOIN minted ON child.parent_id = minted.id \
+               UNION SELECT child.id FROM minted JOIN authority_records child ON child.parent_id = minted.id \
                  WHERE child.zone_id = $1), \
              tree (id) AS ( \
-               SELECT id FROM sessions WHERE zone_id = $1 \
-                 AND (({sessions}) OR subject_authority_record_id IN (SELECT id FROM minted)) \
-               UNION SELECT child.id FROM sessions child JOIN tree ON child.parent_id = tree.id \
+               SELECT id FROM sessions WHERE zone_id = $1 AND ({sessions}) \
+               UNION SELECT started.id FROM minted JOIN sessions started \
+                 ON started.subject_authority_record_id = minted.id WHERE started.zone_id = $1 \
+               UNION SELECT child.id FROM tree JOIN sessions child ON child.parent_id = tree.id \
                  WHERE child.zone_id = $1), \
              line (id) AS ( \
-               SELECT id FROM delegation_edges WHERE zone_id = $1 \
-                 AND ({edges} OR source_session_id IN (SELECT id FROM tree) \
-                   OR target_session_id IN (SELECT id FROM tree)) \
-               UNION SELECT child.id FROM delegation_edges child JOIN line ON child.parent_edge_id = line.id \
+               SELECT id FROM delegation_edges WHERE zone_id = $1 AND ({edges}) \
+               UNION SELECT given.id FROM tree JOIN delegation_edges given \
+                 ON given.source_session_id = tree.id WHERE given.zone_id = $1 \
+               UNION SELECT received.id FROM tree JOIN delegation_edges received \
+                 ON received.target_session_id = tree.id WHERE received.zone_id = $1 \
+               UNION SELECT child.id FROM line JOIN delegation_edges child ON child.parent_edge_id = line.id \
                  WHERE child.zone_id = $1) ",
             records = self.records,
             sessions = self.sessions,
@@ -135,6 +138,33 @@ impl Reach {
     ) -> Result<Self, SelectorError> {
         let matches = selector.matches(connection, zone, now).await?;
         Ok(Self::search(connection, zone, &matches, now).await?)
+    }
+
+    /// What ends with a session that is live. Most have nothing below them, and that is asked first.
+    pub(super) async fn of_live_session(
+        connection: &mut AnyConnection,
+        zone: &ZoneId,
+        id: &AgentSessionId,
+        now: i64,
+    ) -> Result<Self, StoreError> {
+        let sql = format!(
+            "SELECT {}, CAST(CASE WHEN \
+               EXISTS (SELECT 1 FROM sessions child WHERE child.parent_id = sessions.id) \
+               OR EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.source_session_id = sessions.id) \
+               OR EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.target_session_id = sessions.id) \
+               THEN 1 ELSE 0 END AS BIGINT) AS has_more \
+             FROM sessions WHERE zone_id = $1 AND id = $2 AND status IN ('active', 'suspended')",
+            AgentSession::COLUMNS
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(id.as_str());
+        let mut reach = Self { records: Vec::new(), sessions: Vec::new(), edges: Vec::new() };
+        if let Some(row) = query.fetch_optional(&mut *connection).await? {
+            if flag(&row, "has_more")? {
+                return Self::search(connection, zone, &Matches::live_session(id), now).await;
+            }
+            reach.sessions.push(AgentSession::from_row(&row)?);
+        }
+        Ok(reach)
     }
 
     pub(super) async fn search(

@@ -63,3 +63,15 @@ fn raise_open_files() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envoy_ends_idle_connections_before_the_services_do() {
+        let margin = std::time::Duration::from_secs(10);
+        let envoy = std::time::Duration::from_secs(caracal_envoy::SERVICE_IDLE_SECONDS);
+        assert!(envoy + margin <= ServerLimits::default().connection.idle);
+    }
+}

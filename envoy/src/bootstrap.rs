@@ -11,7 +11,7 @@ const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
 /// Renders the bootstrap.
 #[must_use]
 pub fn render(options: &BootstrapOptions) -> Value {
-    let mut all = vec![clusters::fixed("sts", &options.sts), clusters::fixed("audit", &options.audit)];
+    let mut all = vec![clusters::service("sts", &options.sts), clusters::service("audit", &options.audit)];
     match &options.shape {
         Shape::Gateway(gateway) => all.extend(clusters::dynamic(&gateway.trusted_ca)),
         Shape::Sidecar(sidecar) => all.push(clusters::fixed("upstream", &sidecar.upstream)),

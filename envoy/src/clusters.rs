@@ -11,15 +11,30 @@ pub(crate) const PLAIN: &str = "dfp_plain";
 /// The cluster for upstreams with TLS that the STS names.
 pub(crate) const TLS: &str = "dfp_tls";
 
+/// How long a connection to the STS or to Audit may be idle before Envoy ends it, seconds. They end theirs after 60 s:
+/// if Envoy were not first, a request could meet a connection that is just being ended, and be lost.
+pub const SERVICE_IDLE_SECONDS: u64 = 45;
+/// How long a connection to anything else may be idle, seconds.
+const UPSTREAM_IDLE_SECONDS: u64 = 90;
+
 /// A cluster with one endpoint.
 pub(crate) fn fixed(name: &str, endpoint: &Endpoint) -> Value {
+    one_endpoint(name, endpoint, UPSTREAM_IDLE_SECONDS)
+}
+
+/// A cluster with one of our own services.
+pub(crate) fn service(name: &str, endpoint: &Endpoint) -> Value {
+    one_endpoint(name, endpoint, SERVICE_IDLE_SECONDS)
+}
+
+fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
     let numeric = endpoint.host.parse::<std::net::IpAddr>().is_ok();
     json!({
         "name": name,
         "type": if numeric { "STATIC" } else { "STRICT_DNS" },
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
-        "typed_extension_protocol_options": http_options(&json!({"explicit_http_config": {"http_protocol_options": {}}})),
+        "typed_extension_protocol_options": http_options(&json!({"explicit_http_config": {"http_protocol_options": {}}}), idle_seconds),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
@@ -79,7 +94,7 @@ fn dynamic_cluster(name: &str, options: &Value) -> Value {
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
-        "typed_extension_protocol_options": http_options(options),
+        "typed_extension_protocol_options": http_options(options, UPSTREAM_IDLE_SECONDS),
         "cluster_type": {
             "name": "envoy.clusters.dynamic_forward_proxy",
             "typed_config": {
@@ -99,10 +114,10 @@ fn limits() -> Value {
     }]})
 }
 
-fn http_options(protocol: &Value) -> Value {
+fn http_options(protocol: &Value, idle_seconds: u64) -> Value {
     let mut options = json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "common_http_protocol_options": {"idle_timeout": "90s"},
+        "common_http_protocol_options": {"idle_timeout": format!("{idle_seconds}s")},
     });
     if let (Some(members), Some(protocol)) = (options.as_object_mut(), protocol.as_object()) {
         members.extend(protocol.clone());

@@ -16,6 +16,7 @@ mod options;
 mod wasm;
 
 pub use bootstrap::render;
+pub use clusters::SERVICE_IDLE_SECONDS;
 pub use options::{Admin, BootstrapOptions, Endpoint, GatewayOptions, OnBacklog, Shape, SidecarOptions};
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in

@@ -164,3 +164,18 @@ fn addresses_become_static_and_names_are_resolved() {
         .collect();
     assert_eq!(kinds, [("sts", "STATIC"), ("audit", "STATIC"), ("upstream", "STRICT_DNS")]);
 }
+
+#[test]
+fn connections_to_our_own_services_end_before_the_services_end_them() {
+    for options in [gateway(), sidecar()] {
+        let bootstrap = render(&options);
+        for cluster in bootstrap["static_resources"]["clusters"].as_array().unwrap() {
+            let name = cluster["name"].as_str().unwrap();
+            let protocol = &cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+            let own = matches!(name, "sts" | "audit");
+            let expected =
+                if own { format!("{}s", caracal_envoy::SERVICE_IDLE_SECONDS) } else { "90s".into() };
+            assert_eq!(protocol["common_http_protocol_options"]["idle_timeout"], expected, "{name}");
+        }
+    }
+}

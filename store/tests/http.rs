@@ -89,7 +89,7 @@ async fn answer(socket: &mut TcpStream) -> (u16, String) {
                 })
                 .map_or(0, |length| length.parse().unwrap());
             if body.len() >= length {
-                return (head[9..12].parse().unwrap(), body.to_owned());
+                return (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned());
             }
         }
         let mut more = [0; 4096];

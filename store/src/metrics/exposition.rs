@@ -110,10 +110,11 @@ impl Exposition {
             .with_state(Arc::new(self))
     }
 
-    fn permit(&self, headers: &HeaderMap) -> Result<(), Response> {
+    /// The answer to who may not read them; `None` for who may.
+    fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
         let operator = self.operator_token.clone().map(Access::Bearer);
         if self.access.allows(headers) || operator.is_some_and(|operator| operator.allows(headers)) {
-            return Ok(());
+            return None;
         }
         let mut refusal = match self.service {
             Service::Admin | Service::Coordinator => {
@@ -128,7 +129,7 @@ impl Exposition {
             Service::Sts => "Bearer realm=\"caracal-sts\"",
         };
         refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(realm));
-        Err(refusal)
+        Some(refusal)
     }
 
     /// What the service shows, sorted by name.
@@ -169,7 +170,7 @@ pub fn names() -> Vec<&'static str> {
 }
 
 async fn text(State(exposition): State<Arc<Exposition>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = exposition.permit(&headers) {
+    if let Some(refusal) = exposition.refusal(&headers) {
         return refusal;
     }
     match TextEncoder::new().encode_to_string(&exposition.families().await) {
@@ -184,7 +185,7 @@ async fn text(State(exposition): State<Arc<Exposition>>, headers: HeaderMap) -> 
 }
 
 async fn document(State(exposition): State<Arc<Exposition>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = exposition.permit(&headers) {
+    if let Some(refusal) = exposition.refusal(&headers) {
         return refusal;
     }
     let families = exposition.families().await;
@@ -246,7 +247,7 @@ fn flat(families: &[MetricFamily], prefixes: &[String; 2]) -> Map<String, Value>
             })
             .collect();
         let value = match <[Value; 1]>::try_from(values) {
-            Ok([value]) if !value.get("value").is_some() => value,
+            Ok([value]) if value.get("value").is_none() => value,
             Ok([value]) => Value::Array(vec![value]),
             Err(values) => Value::Array(values),
         };

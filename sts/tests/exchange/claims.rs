@@ -21,7 +21,7 @@ fn settled(token: &str) -> (Value, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_sts_31_1_to_31_3_claims_of_the_three_classes() {
+async fn contract_sts_18_and_19_and_31_claims_and_records_of_the_three_classes() {
     let world = World::new().await;
     let token = world.exchange(&Form::bootstrap()).await.granted();
     let (claims, s1) = settled(&token);

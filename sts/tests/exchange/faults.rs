@@ -133,9 +133,9 @@ async fn sts_27_19_another_process_that_keeps_the_database_locked() {
         kept.unwrap();
     });
     holding.await.unwrap();
-    let usage = Form::usage(&token);
-    let (minted, used) =
-        tokio::join!(world.exchange(&Form::mint()), world.send(GatewayCall::new(usage).request()));
+    let mint = world.spawn(Form::mint().request());
+    let used = world.present(&token).await;
+    let minted = mint.await.unwrap();
     assert_eq!(minted.error(), (503, "sts_unavailable"), "{}", minted.body);
     assert_eq!(used.error(), (503, "sts_unavailable"), "{}", used.body);
     tell.send(()).unwrap();

@@ -144,3 +144,65 @@ async fn contract_sts_6_the_answer_to_a_grant() {
     assert_eq!(answer.header("content-type"), "application/json");
     assert_eq!((answer.header("cache-control"), answer.header("pragma")), ("no-store", "no-cache"));
 }
+
+/// Each request has two faults; the one that is checked first is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_8_the_order_of_checks() {
+    let world = World::new().await;
+    let form = Form::bootstrap();
+    let wrong = |form: Form| form.with("client_secret", "wrong");
+    let session = world.exchange(&form).await.granted();
+    let public = |form: Form| {
+        form.with("subject_token", &session).with("subject_token_type", crate::support::ACCESS_TOKEN)
+    };
+    let cases = [
+        ("§8.3 before §8.7", form.clone().with("actor_token", "").without("grant_type"), 400, "actor_token"),
+        ("§8.4 before §8.7", form.clone().with("ttl_seconds", "x").without("grant_type"), 400, "ttl_seconds"),
+        ("§8.6 before §8.7", form.clone().with("resource", "").without("grant_type"), 400, "a resource"),
+        (
+            "§8.7 before §8.8",
+            form.clone().without("grant_type").with("subject_token", "x"),
+            400,
+            "unsupported",
+        ),
+        ("§8.8 before §8.10", wrong(form.clone()).with("subject_token", "x"), 400, "subject_token_type"),
+        ("§8.10 before §8.12", wrong(form.clone()).without("resource"), 401, "client authentication"),
+        ("§8.10 before §8.22", wrong(form.clone()).with("ttl_seconds", "3601"), 401, "client authentication"),
+        (
+            "§8.14 before §8.18",
+            public(form.clone()).with("subject_token", "x.y.z").with("resource", "resource://none"),
+            401,
+            "",
+        ),
+        (
+            "§8.16 before §8.17",
+            Form::mint().with("approval_id", "x").with("agent_session_id", "Y"),
+            401,
+            "the approval",
+        ),
+        (
+            "§8.17 before §8.18",
+            Form::mint().with("agent_session_id", "none").with("resource", "resource://none"),
+            403,
+            "the agent session",
+        ),
+        (
+            "§8.20 before §8.21",
+            public(form.clone().without("scope")).with("resource", "resource://none"),
+            403,
+            "the resource is not known",
+        ),
+        // §32: a time to live that may not be is told before anything is judged.
+        (
+            "§8.22 before §8.18",
+            form.clone().with("ttl_seconds", "3601").with("resource", "resource://none"),
+            400,
+            "ttl_seconds",
+        ),
+    ];
+    for (name, form, status, text) in cases {
+        let answer = world.exchange(&form).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        assert!(answer.description().starts_with(text), "{name}: {}", answer.body);
+    }
+}

@@ -3,6 +3,7 @@
 use crate::body::{Text, maybe_null};
 use crate::problem::Problem;
 use caracal_mandate::id::ResourceIdentifier;
+use caracal_mandate::operation::{Operation, PathMatch};
 use caracal_mandate::scope::Scope;
 use caracal_mandate::upstream::UpstreamUrl;
 use serde::Deserialize;
@@ -38,6 +39,9 @@ pub(crate) struct OperationInput {
     path: String,
     #[serde(default)]
     scope: String,
+    /// How the path is compared; the contract knows `exact` only.
+    #[serde(rename = "match", default)]
+    matching: PathMatch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -153,10 +157,17 @@ pub(crate) fn operations(operations: &[OperationInput], scopes: &[String]) -> Re
             let why = format!("{:?} is not among the resource's scopes", operation.scope);
             return Err(refuse("operation_scope_not_in_resource_scopes", why));
         }
-        if !seen.insert(format!("{method} {path}")) {
+        let matching = operation.matching;
+        Operation::check_path(matching, path)
+            .map_err(|error| invalid(format!("operations[{index}].path: {path}: {error}")))?;
+        if !seen.insert(format!("{method} {path} {}", matching.as_str())) {
             return Err(refuse("operation_duplicate", format!("{method} {path} is there twice")));
         }
-        stored.push(json!({ "method": method, "path": path, "scope": operation.scope }));
+        let mut row = json!({ "method": method, "path": path, "scope": operation.scope });
+        if matching != PathMatch::Exact {
+            row["match"] = matching.as_str().into();
+        }
+        stored.push(row);
     }
     Ok(Value::Array(stored))
 }

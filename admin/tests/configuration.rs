@@ -350,6 +350,8 @@ async fn contract_admin_5_4_resources() {
     };
     let operation =
         |method: &str, at: &str, scope: &str| json!({ "method": method, "path": at, "scope": scope });
+    let pattern =
+        |kind: &str, at: &str| json!([{ "method": "GET", "path": at, "scope": "a", "match": kind }]);
     let cases: &[(&str, &str, Value, (u16, &str))] = &[
         ("POST", &path, without("identifier"), (400, "invalid_resource")),
         ("POST", &path, without("scopes"), (400, "invalid_resource")),
@@ -393,6 +395,10 @@ async fn contract_admin_5_4_resources() {
             with("operations", json!([operation("GET", "/x", "a"), operation("get", " /x ", "b")])),
             (400, "operation_duplicate"),
         ),
+        ("POST", &path, with("operations", pattern("regex", "/x")), (400, "invalid_resource")),
+        ("POST", &path, with("operations", pattern("template", "/x")), (400, "invalid_resource")),
+        ("POST", &path, with("operations", pattern("template", "/x/{a}b")), (400, "invalid_resource")),
+        ("POST", &path, with("operations", pattern("prefix", "/x/../y")), (400, "invalid_resource")),
         ("PATCH", &one, json!({ "unknown": 1 }), (400, "no_fields")),
         (
             "PATCH",
@@ -428,11 +434,18 @@ async fn contract_admin_5_4_resources() {
             &one,
             json!({
                 "identifier": "resource://moved", "scopes": ["orders:read"], "mandate_use": "multi",
-                "operations": [{ "method": "put", "path": "/x", "scope": "orders:read" }],
+                "operations": [
+                    { "method": "put", "path": "/x", "scope": "orders:read" },
+                    { "method": "put", "path": "/x/{id}", "scope": "orders:read", "match": "template" },
+                    { "method": "put", "path": "/x", "scope": "orders:read", "match": "prefix" },
+                ],
             }),
         )
         .await
         .ok();
+    let kinds: Vec<_> =
+        patched["operations"].as_array().unwrap().iter().map(|operation| &operation["match"]).collect();
+    assert_eq!(kinds, [&Value::Null, &json!("template"), &json!("prefix")]);
     assert_eq!(
         (&patched["mandate_use"], &patched["operations"][0]["method"]),
         (&json!("multi"), &json!("PUT"))

@@ -13,7 +13,7 @@ use crate::root::Worker;
 ///
 /// # Errors
 /// The reason, where there is nothing to decide by.
-pub(crate) fn judge(worker: &Worker, inbound: &Inbound) -> Result<Decision, DenyReason> {
+pub(crate) fn judge(worker: &Worker, route: &Route, inbound: &Inbound) -> Result<Decision, DenyReason> {
     let config = &worker.config;
     let mut view = worker.view.borrow_mut();
     let (state, now) =
@@ -24,10 +24,7 @@ pub(crate) fn judge(worker: &Worker, inbound: &Inbound) -> Result<Decision, Deny
     let authorization = inbound.all("authorization");
     let client_id = inbound.all("x-caracal-client-id");
     let resource_header = inbound.all("x-caracal-resource");
-    let bound = match &config.binding {
-        config::Binding::Metadata => Some(bound_by_route(worker.host.as_ref())?),
-        config::Binding::Fixed { .. } | config::Binding::Header => None,
-    };
+    let bound = route.bound.clone().transpose()?;
     let binding = match (&config.binding, &bound) {
         (config::Binding::Fixed { zone, resource }, _) => Binding::Fixed { zone: Some(zone), resource },
         (config::Binding::Metadata, Some((zone, resource))) => {
@@ -53,16 +50,41 @@ pub(crate) fn judge(worker: &Worker, inbound: &Inbound) -> Result<Decision, Deny
         client_id: &client_id,
         method: inbound.method(),
         path: inbound.path(),
+        operation: route.operation.as_deref(),
         now,
     };
     Ok(decide(&facts, state, &mut worker.signatures.borrow_mut(), &worker.verifier))
 }
 
+/// What the operator wrote at the route, where the binding is `metadata`.
+#[derive(Default)]
+pub(crate) struct Route {
+    bound: Option<Result<(Option<ZoneId>, ResourceIdentifier), DenyReason>>,
+    /// The operation that every request of this route stands for, as `GET /v1/orders`.
+    pub(crate) operation: Option<String>,
+}
+
+impl Route {
+    /// Reads the metadata of the request's route.
+    pub(crate) fn read(worker: &Worker) -> Self {
+        if worker.config.binding != config::Binding::Metadata {
+            return Self::default();
+        }
+        let host = worker.host.as_ref();
+        Self {
+            bound: Some(bound_by_route(host)),
+            // What is no text is no operation either, and names none.
+            operation: metadata(host, "operation").map(|text| String::from_utf8(text).unwrap_or_default()),
+        }
+    }
+}
+
+fn metadata(host: &dyn Host, name: &str) -> Option<Vec<u8>> {
+    host.property(&["xds", "route_metadata", "filter_metadata", "caracal", name])
+}
+
 fn bound_by_route(host: &dyn Host) -> Result<(Option<ZoneId>, ResourceIdentifier), DenyReason> {
-    let read = |name| {
-        let value = host.property(&["xds", "route_metadata", "filter_metadata", "caracal", name])?;
-        String::from_utf8(value).ok()
-    };
+    let read = |name| metadata(host, name).and_then(|value| String::from_utf8(value).ok());
     let resource = read("resource").and_then(|resource| ResourceIdentifier::new(resource).ok());
     let resource = resource.ok_or(DenyReason::MissingResource)?;
     let zone = match read("zone") {

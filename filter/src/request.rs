@@ -14,7 +14,7 @@ use caracal_mandate::path::{DecodedPath, split_target};
 use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
 
-use crate::bind;
+use crate::bind::{self, Route};
 use crate::config::Role;
 use crate::evidence::Admission;
 use crate::exchange::{self, Asked, Granted, Question, Refused};
@@ -56,6 +56,7 @@ pub struct Request {
     worker: Rc<Worker>,
     stage: Stage,
     inbound: Inbound,
+    route: Route,
     body_bytes: u64,
     record: Record,
     admission: Option<Admission>,
@@ -70,6 +71,7 @@ impl Request {
             worker,
             stage: Stage::New,
             inbound: Inbound::default(),
+            route: Route::default(),
             body_bytes: 0,
             record,
             admission: None,
@@ -93,6 +95,7 @@ impl Request {
         if self.inbound.first("x-caracal-test-trap").is_some() {
             core::arch::wasm32::unreachable();
         }
+        self.route = Route::read(&self.worker);
         self.record.request(&self.inbound);
         self.host().count(metrics::REQUESTS, 1);
         let admission = self.worker.evidence.borrow_mut().admit(self.host());
@@ -100,7 +103,7 @@ impl Request {
         if admission == Admission::Backlog {
             return self.refuse(DenyReason::AuditBacklog);
         }
-        let decision = match bind::judge(&self.worker, &self.inbound) {
+        let decision = match bind::judge(&self.worker, &self.route, &self.inbound) {
             Ok(decision) => decision,
             Err(reason) => return self.refuse(reason),
         };
@@ -290,6 +293,11 @@ impl Request {
         }
         let path =
             DecodedPath::parse(split_target(self.inbound.path()).0).map_err(|_| DenyReason::PathTraversal)?;
+        let bound = self.route.operation.as_deref().and_then(|operation| operation.split_once(' '));
+        let (method, path) = match bound {
+            Some((method, path)) => (method.as_bytes(), path.as_bytes()),
+            None => (self.inbound.method(), path.as_bytes()),
+        };
         let token = self.inbound.all("authorization");
         let token = token.first().ok_or(DenyReason::MissingBearer)?;
         let token = header::bearer(token).map_err(|_| DenyReason::MissingBearer)?;
@@ -298,8 +306,8 @@ impl Request {
             claims: &case.mandate.claims,
             token,
             resource: case.resource.as_str(),
-            method: self.inbound.method(),
-            path: path.as_bytes(),
+            method,
+            path,
             request_id: self.inbound.request_id(),
         };
         match exchange::start(worker.host.as_ref(), &worker.key, &worker.config.sts, &asked) {

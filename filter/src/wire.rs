@@ -12,7 +12,7 @@ use caracal_mandate::id::{
 };
 use caracal_mandate::json::{self, Member};
 use caracal_mandate::jwks::Jwk;
-use caracal_mandate::operation::{Operation, OperationEnforcement};
+use caracal_mandate::operation::{Operation, OperationEnforcement, PathMatch};
 use caracal_mandate::scope::Scope;
 use serde_json::{Map, Value};
 
@@ -119,6 +119,10 @@ fn read_operation(operation: &Value) -> Option<Operation> {
         method: json::text(operation, "method").ok()?.to_owned(),
         path: json::text(operation, "path").ok()?.to_owned(),
         scope: Scope::new(json::text(operation, "scope").ok()?).ok()?,
+        matching: match operation.get("match") {
+            None => PathMatch::Exact,
+            Some(kind) => parse(kind, PathMatch::parse)?,
+        },
     })
 }
 
@@ -217,11 +221,15 @@ fn write_resource(resource: &ResourceEntry) -> Value {
         _ => "enforced",
     };
     let operations = resource.operations.iter().map(|operation| {
-        object(vec![
+        let mut members = vec![
             ("method", string(&operation.method)),
             ("path", string(&operation.path)),
             ("scope", string(operation.scope.as_str())),
-        ])
+        ];
+        if operation.matching != PathMatch::Exact {
+            members.push(("match", string(operation.matching.as_str())));
+        }
+        object(members)
     });
     let mut members = vec![
         ("identifier", string(resource.identifier.as_str())),
@@ -291,11 +299,14 @@ mod tests {
         let bare = Jwk { usage: None, key_ops: Some(vec!["verify".into()]), ..key.clone() };
         let entry = |identifier: &str, enforcement, multi_use, credential| ResourceEntry {
             identifier: ResourceIdentifier::new(identifier).unwrap(),
-            operations: vec![Operation {
-                method: "GET".into(),
-                path: "/\"quoted\"".into(),
-                scope: Scope::new("orders:read").unwrap(),
-            }],
+            operations: [PathMatch::Exact, PathMatch::Template, PathMatch::Prefix]
+                .map(|matching| Operation {
+                    method: "GET".into(),
+                    path: "/\"quoted\"".into(),
+                    scope: Scope::new("orders:read").unwrap(),
+                    matching,
+                })
+                .to_vec(),
             enforcement,
             multi_use,
             scopes: vec![Scope::new("orders:read").unwrap()],
@@ -369,6 +380,7 @@ mod tests {
             ("/zones/0/resources/0/upstream", json!("http://x")),
             ("/zones/0/resources/0/upstream/credential", json!("any")),
             ("/zones/0/resources/0/scopes/0", json!("a b")),
+            ("/zones/0/resources/0/operations/1/match", json!("regex")),
             ("/zones/0/revoked/0/kind", json!("planet")),
             ("/zones/0/revoked/0/id", json!("")),
             ("/zones/0/revoked/0/until", json!(null)),

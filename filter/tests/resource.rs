@@ -88,6 +88,45 @@ fn route_metadata_binds_the_resource() {
 }
 
 #[test]
+fn route_metadata_binds_the_operation() {
+    let mut configuration = sidecar_configuration();
+    configuration["binding"] = json!("metadata");
+    let world = World::new(&configuration);
+    let authorization = format!("Bearer {}", world.resource_token());
+    let property = "xds/route_metadata/filter_metadata/caracal";
+    let set = |name: &str, value: &[u8]| {
+        world.host.properties.borrow_mut().insert(format!("{property}/{name}"), value.to_vec());
+    };
+    set("resource", b"resource://orders");
+    let mut headers = world.good(&authorization);
+    headers.retain(|(name, _)| *name != ":path");
+    headers.push((":path", "/rewritten/later"));
+    assert_eq!(world.refused(&headers).1, "operation_not_permitted");
+    set("operation", b"GET /v1/orders");
+    assert_eq!(world.stream(&headers).on_request_headers(), Flow::Continue);
+    assert_eq!(world.host.request_header(":path"), ["/rewritten/later"]);
+    for other in ["DELETE /v1/orders", "GET /v1/orders/", "/v1/orders", "", "GET"] {
+        set("operation", other.as_bytes());
+        assert_eq!(world.refused(&headers).1, "operation_not_permitted", "{other}");
+    }
+    set("operation", b"GET /v1/orders\xff");
+    assert_eq!(world.refused(&headers).1, "operation_not_permitted");
+    // The operation that is bound is the one that the STS is asked about.
+    set("operation", b"POST /v1/orders");
+    let newer = world.token(|claims| {
+        claims["use"] = json!("resource");
+        claims["aud"] = json!(["resource://orders"]);
+        claims["authority_epoch"] = json!(9);
+    });
+    let newer = format!("Bearer {newer}");
+    headers.retain(|(name, _)| *name != "authorization");
+    headers.push(("authorization", newer.as_str()));
+    assert_eq!(world.stream(&headers).on_request_headers(), Flow::Pause);
+    let form = world.host.last_sent().form();
+    assert_eq!((form["request_method"].as_str(), form["request_path"].as_str()), ("POST", "/v1/orders"));
+}
+
+#[test]
 fn a_worker_follows_deltas_snapshots_and_new_lineages() {
     let mut world = World::new(&sidecar_configuration());
     let authorization = format!("Bearer {}", world.resource_token());

@@ -7,9 +7,10 @@ use crate::feed::{FeedState, ResourceEntry, ZoneState};
 use crate::header::{self, BearerError};
 use crate::id::{ResourceIdentifier, ZoneId};
 use crate::jws::CompactJws;
-use crate::operation;
+use crate::operation::{self, OperationRefusal};
 use crate::path::{self, DecodedPath};
 use crate::recent::Recent;
+use crate::scope::Scope;
 use crate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
 use std::rc::Rc;
 
@@ -61,6 +62,8 @@ pub struct Facts<'a> {
     pub method: &'a [u8],
     /// The raw `:path`, with query.
     pub path: &'a [u8],
+    /// The operation that the operator bound, as `GET /v1/orders`; `None` takes the request's own method and path.
+    pub operation: Option<&'a str>,
     /// Unix milliseconds.
     pub now: u64,
 }
@@ -78,6 +81,8 @@ pub struct Decision {
     pub entry: Option<Rc<ResourceEntry>>,
     /// When the zone's policy changed last, as far as the feed told.
     pub policy_epoch: PolicyEpoch,
+    /// The scope that the operation needs and the mandate lacks.
+    pub missing_scope: Option<Scope>,
 }
 
 /// Tokens whose signature was found good, by their exact bytes.
@@ -92,8 +97,8 @@ pub fn decide(
 ) -> Decision {
     let mut progress = Progress::default();
     let verdict = judge(facts, state, cache, verifier, &mut progress).unwrap_or_else(Verdict::Deny);
-    let Progress { resource, mandate, entry, policy_epoch } = progress;
-    Decision { verdict, resource, mandate, entry, policy_epoch }
+    let Progress { resource, mandate, entry, policy_epoch, missing_scope } = progress;
+    Decision { verdict, resource, mandate, entry, policy_epoch, missing_scope }
 }
 
 #[derive(Default)]
@@ -102,6 +107,7 @@ struct Progress {
     mandate: Option<Rc<VerifiedMandate>>,
     entry: Option<Rc<ResourceEntry>>,
     policy_epoch: PolicyEpoch,
+    missing_scope: Option<Scope>,
 }
 
 fn judge(
@@ -149,10 +155,22 @@ fn judge(
     let entry = zone.resource(&resource).ok_or(DenyReason::ResourceUnknown)?;
     progress.entry = Some(Rc::clone(entry));
     // Operators declare operations as text: bytes that are none match no operation.
-    let method = std::str::from_utf8(facts.method).unwrap_or_default();
-    let decoded_path = std::str::from_utf8(decoded_path.as_bytes()).unwrap_or_default();
-    operation::permit(entry.enforcement, &entry.operations, method, decoded_path, &mandate.scopes)
-        .map_err(|_| DenyReason::OperationNotPermitted)?;
+    let (method, operated_path) = match facts.operation {
+        Some(bound) => bound.split_once(' ').ok_or(DenyReason::OperationNotPermitted)?,
+        None => (
+            std::str::from_utf8(facts.method).unwrap_or_default(),
+            std::str::from_utf8(decoded_path.as_bytes()).unwrap_or_default(),
+        ),
+    };
+    operation::permit(entry.enforcement, &entry.operations, method, operated_path, &mandate.scopes).map_err(
+        |refusal| match refusal {
+            OperationRefusal::ScopeMissing(scope) => {
+                progress.missing_scope = Some(scope.clone());
+                DenyReason::ScopeMissing
+            }
+            OperationRefusal::Undeclared => DenyReason::OperationNotPermitted,
+        },
+    )?;
     if facts.role == Role::Gateway && !(entry.multi_use && mandate.claims.multi_use) {
         return Ok(Verdict::Ask(mandate, Doubt::SingleUse));
     }

@@ -8,7 +8,7 @@ use crate::es256::{PublicKey, Signature};
 use crate::feed::{FeedResponse, ResourceEntry, ZoneFeed};
 use crate::id::{AgentSessionId, AuthorityRecordId, DelegationEdgeId, KeyId};
 use crate::jwks::Jwk;
-use crate::operation::{Operation, OperationEnforcement};
+use crate::operation::{Operation, OperationEnforcement, PathMatch};
 use crate::scope::Scope;
 use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer;
@@ -62,6 +62,7 @@ impl World {
                 method: "GET".into(),
                 path: "/v1/orders".into(),
                 scope: Scope::new("orders:read").unwrap(),
+                matching: PathMatch::Exact,
             }],
             enforcement: OperationEnforcement::Enforced,
             multi_use,
@@ -129,6 +130,7 @@ impl World {
             client_id: &[],
             method: b"GET",
             path: b"/v1/orders?page=1",
+            operation: None,
             now: NOW,
         };
         change(&mut facts);
@@ -267,7 +269,7 @@ fn contract_gateway_e17_e18_claims_and_anchors() {
         (|claims| claims["iat"] = 1061.into(), DenyReason::IssuedInFuture),
         (|claims| claims["target"] = serde_json::json!(["resource://other"]), DenyReason::TargetMismatch),
         (|claims| claims["jti"] = serde_json::Value::Null, DenyReason::MalformedClaims),
-        (|claims| claims["scope"] = "orders:write".into(), DenyReason::OperationNotPermitted),
+        (|claims| claims["scope"] = "orders:write".into(), DenyReason::ScopeMissing),
     ];
     for (change, expected) in cases {
         let token = world.token(change);
@@ -351,6 +353,7 @@ fn a_signature_is_verified_once_and_again_after_rotation() {
         client_id: &[],
         method: b"GET",
         path: b"/v1/orders",
+        operation: None,
         now: NOW,
     };
     for _ in 0..3 {

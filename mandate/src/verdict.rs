@@ -122,7 +122,7 @@ deny_reasons! {
     MissingBearer => "missing_bearer", 401, "invalid_token", "missing bearer token";
     /// No resource is named.
     MissingResource => "missing_resource", 400, "invalid_token", "missing routing headers";
-    /// The operation is not declared, or its scope is not carried.
+    /// The operation is not declared.
     OperationNotPermitted => "operation_not_permitted", 403, "operation_not_permitted", "operation not permitted";
     /// The path holds a dot segment, a backslash or a bad escape.
     PathTraversal => "path_traversal", 400, "invalid_token", "path traversal not permitted";
@@ -140,6 +140,8 @@ deny_reasons! {
     ResourceUnknown => "resource_unknown", 403, "access_denied", "resource not found";
     /// One of the mandate's anchors is revoked.
     Revoked => "revoked", 401, "invalid_token", "session revoked";
+    /// The mandate lacks the scope that the operation needs.
+    ScopeMissing => "scope_missing", 403, "operation_not_permitted", "operation not permitted";
     /// Signature, `alg` or `kid` is not good.
     SignatureInvalid => "signature_invalid", 401, "invalid_token", "bearer signature invalid";
     /// The circuit towards the STS is open.

@@ -83,6 +83,7 @@ fn judge(state: &FeedState, token: &str, path: &[u8]) -> Verdict {
         client_id: &[],
         method: b"GET",
         path,
+        operation: None,
         now: NOW,
     };
     decide(&facts, state, &mut SignatureCache::new(4), &PureVerifier).verdict

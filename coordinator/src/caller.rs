@@ -138,25 +138,29 @@ impl Caller {
         }
     }
 
-    /// Does all that the mandate rests on still stand (contract §3.1 step 10)? Asked when it calls and again in the
-    /// transaction of what it does.
-    pub(crate) async fn check_stands(&self, connection: &mut AnyConnection, now: i64) -> Result<(), Failure> {
-        let Identity::Application { claims, .. } = &self.identity else { return Ok(()) };
+    /// Does all that the mandate rests on still stand (contract §3.1 step 10)? Asked when it calls or in the transaction
+    /// of what it does, or both. Answers how the application was registered; nothing for the operator.
+    pub(crate) async fn check_stands(
+        &self,
+        connection: &mut AnyConnection,
+        now: i64,
+    ) -> Result<Option<RegistrationMethod>, Failure> {
+        let Identity::Application { claims, .. } = &self.identity else { return Ok(None) };
         let revoked =
             || Failure::because(Code::IdentityRevoked, "what the mandate rests on does not stand any more");
-        let application = Application::find_active(connection, &claims.client_id, now).await?;
-        if application.is_none_or(|application| application.zone_id != self.zone) {
-            return Err(revoked());
-        }
-        let record = AuthorityRecord::find(connection, &self.zone, &claims.sid).await?;
-        if !record.is_some_and(|record| record.is_live(now) && record.application_id == claims.client_id) {
-            return Err(revoked());
-        }
-        if claims.root_sid != claims.sid {
-            let root = AuthorityRecord::find(connection, &self.zone, &claims.root_sid).await?;
-            if !root.is_some_and(|root| root.is_live(now)) {
-                return Err(revoked());
-            }
+        let row: Option<(String, i64)> = sqlx::query_as(STANDING)
+            .bind(claims.client_id.as_str())
+            .bind(self.zone.as_str())
+            .bind(now)
+            .bind(claims.sid.as_str())
+            .bind(claims.root_sid.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+        let (method, keys) = row.ok_or_else(revoked)?;
+        let method =
+            RegistrationMethod::try_from(method).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        if let Some(proof) = &self.proof {
+            proof.check(connection, &self.zone, keys).await?;
         }
         for anchor in claims.anchors() {
             let (kind, id) = match &anchor {
@@ -175,7 +179,7 @@ impl Caller {
                 return Err(revoked());
             }
         }
-        Ok(())
+        Ok(Some(method))
     }
 }
 

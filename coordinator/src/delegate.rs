@@ -177,8 +177,7 @@ async fn delegate(
         }
         return Ok(recorded.reply);
     }
-    let source = find_endpoint(tx, caller, &request.source).await?;
-    let target = find_endpoint(tx, caller, &request.target).await?;
+    let (source, target) = find_endpoints(tx, caller, request).await?;
     if source.application_id != request.issuer || target.application_id != request.receiver {
         return Err(Code::DelegationApplicationMismatch.into());
     }
@@ -207,7 +206,9 @@ async fn delegate(
     };
     if let Some(parent) = &parent {
         let held = authority::of_edge(tx.connection(), parent).await?;
-        let asked = authority::of_edge(tx.connection(), &edge).await?;
+        let named = (!reach.named.is_empty()).then(|| reach.named.clone());
+        let bound = authority::bound(edge.resource_id.as_ref(), named);
+        let asked = authority::of_parts(edge.scopes.clone(), bound, edge.expires_at, &edge.constraints)?;
         asked.narrows(&held).map_err(|widening| {
             Failure::because(Code::DelegationExceedsParentAuthority, widening.to_string())
         })?;
@@ -229,24 +230,26 @@ async fn delegate(
     Ok(reply)
 }
 
-/// A session that may give or receive: it can act.
-async fn find_endpoint(
+/// Who gives and who receives: sessions that can act.
+async fn find_endpoints(
     tx: &mut WriteTx<'_>,
     caller: &Caller,
-    id: &AgentSessionId,
-) -> Result<AgentSession, Failure> {
-    let now = tx.now();
-    if let Some(session) = AgentSession::find(tx.connection(), &caller.zone, id).await?
-        && tree::may_act(tx.connection(), &session, now).await?
-    {
-        return Ok(session);
-    }
-    Err(Failure::because(Code::DelegationEndpointNotFound, format!("no session {id} that can act")))
+    request: &DelegateRequest,
+) -> Result<(AgentSession, AgentSession), Failure> {
+    let (now, ids) = (tx.now(), [&request.source, &request.target]);
+    let found = tree::find_acting(tx.connection(), &caller.zone, ids, now).await?;
+    let endpoint = |id: &AgentSessionId| {
+        let why = || Failure::because(Code::DelegationEndpointNotFound, format!("no session {id} that can act"));
+        found.iter().find(|session| session.id == *id).cloned().ok_or_else(why)
+    };
+    Ok((endpoint(&request.source)?, endpoint(&request.target)?))
 }
 
 /// Which resources are meant.
 struct Reach {
     resource: Option<Resource>,
+    /// The named ones, by their row ids.
+    named: BTreeSet<String>,
     identifiers: Vec<String>,
 }
 
@@ -282,8 +285,9 @@ impl Reach {
             return Err(Failure::because(Code::DelegationScopesExceedResource, why));
         }
         let identifiers: BTreeSet<String> =
-            named.into_iter().map(|resource| resource.identifier.to_string()).collect();
-        Ok(Self { resource, identifiers: identifiers.into_iter().collect() })
+            named.iter().map(|resource| resource.identifier.to_string()).collect();
+        let named = named.into_iter().map(|resource| String::from(resource.id)).collect();
+        Ok(Self { resource, named, identifiers: identifiers.into_iter().collect() })
     }
 }
 
@@ -318,7 +322,7 @@ async fn choose_parent(
     let lineage = graph::usable_lineage(tx.connection(), &chosen, now)
         .await?
         .ok_or_else(|| inactive("a delegation or session along the parent's path does not stand"))?;
-    if graph::is_full(&lineage) {
+    if graph::is_full(lineage) {
         let why = "the delegation path is as long as any may be";
         return Err(Failure::because(Code::DelegationExceedsParentAuthority, why));
     }

@@ -42,33 +42,41 @@ pub(crate) async fn is_bound(
     Ok(count > 0)
 }
 
-/// The lineage of an edge if all of it can be used: every edge live, every session along it able to act.
+/// How many edges lead from the root edge to this one, if all of that can be used: every edge live, every session along
+/// it able to act. `None` where it cannot, is broken, or is longer than any path may be.
 pub(crate) async fn usable_lineage(
     connection: &mut AnyConnection,
     edge: &DelegationEdge,
     now: i64,
-) -> Result<Option<Vec<DelegationEdge>>, StoreError> {
-    let Some(lineage) = DelegationEdge::lineage(connection, &edge.zone_id, &edge.id).await? else {
-        return Ok(None);
-    };
-    for edge in &lineage {
-        if !edge.is_live(now) {
-            return Ok(None);
-        }
-        for id in [&edge.source_session_id, &edge.target_session_id] {
-            let session = AgentSession::find(connection, &edge.zone_id, id).await?;
-            let Some(session) = session else { return Ok(None) };
-            if !tree::may_act(connection, &session, now).await? {
-                return Ok(None);
-            }
-        }
-    }
-    Ok(Some(lineage))
+) -> Result<Option<u32>, StoreError> {
+    let sql = format!(
+        "WITH RECURSIVE up (id, parent_edge_id, length) AS ( \
+           SELECT id, parent_edge_id, CAST(1 AS BIGINT) FROM delegation_edges WHERE zone_id = $1 AND id = $2 \
+           UNION ALL SELECT above.id, above.parent_edge_id, up.length + 1 FROM up \
+             JOIN delegation_edges above ON above.id = up.parent_edge_id \
+             WHERE above.zone_id = $1 AND up.length <= {MAX_HOPS}) \
+         SELECT COUNT(*), COUNT(CASE WHEN edge.parent_edge_id IS NULL THEN 1 END), \
+           COUNT(CASE WHEN edge.status = 'active' AND edge.revoked_at IS NULL AND edge.expires_at > $3 \
+             AND {} AND {} THEN 1 END) \
+         FROM up JOIN delegation_edges edge ON edge.id = up.id \
+         LEFT JOIN sessions source ON source.id = edge.source_session_id AND source.zone_id = $1 \
+         LEFT JOIN sessions target ON target.id = edge.target_session_id AND target.zone_id = $1",
+        tree::acts("source", "$3"),
+        tree::acts("target", "$3"),
+    );
+    let (length, roots, usable): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(edge.zone_id.as_str())
+        .bind(edge.id.as_str())
+        .bind(now)
+        .fetch_one(connection)
+        .await?;
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    Ok((roots == 1 && usable == i64::from(length) && length <= MAX_HOPS).then_some(length))
 }
 
 /// Is a lineage so long that no further edge may follow?
-pub(crate) fn is_full(lineage: &[DelegationEdge]) -> bool {
-    u32::try_from(lineage.len()).is_ok_and(|length| length >= MAX_HOPS)
+pub(crate) fn is_full(length: u32) -> bool {
+    length >= MAX_HOPS
 }
 
 /// Do live edges lead from one session to another?

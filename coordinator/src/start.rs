@@ -16,7 +16,7 @@ use axum::http::HeaderMap;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId};
 use caracal_store::WriteTx;
 use caracal_store::model::{
-    AgentSession, Application, Constraints, DelegationEdge, EdgeStatus, Lifecycle, RegistrationMethod,
+    AgentSession, Application, Constraints, DelegationEdge, EdgeStatus, Lifecycle, LiveSessions, RegistrationMethod,
     SessionStatus,
 };
 use caracal_store::revoke::Cause;
@@ -137,7 +137,7 @@ async fn start(
     key: Option<Key>,
 ) -> Result<Reply, Failure> {
     let now = tx.now();
-    caller.check_stands(tx.connection(), now).await?;
+    let standing = caller.check_stands(tx.connection(), now).await?;
     let receipt = key.as_ref().map(|key| {
         let identity = request.identity(caller, subject);
         Receipt::new(key, SESSION_START, &caller.zone, request.application.as_str(), identity)
@@ -155,11 +155,15 @@ async fn start(
         }
         return Ok(recorded.reply);
     }
-    let application = Application::find_active(tx.connection(), &request.application, now).await?;
-    let application = application
-        .filter(|application| application.zone_id == caller.zone)
-        .ok_or(Code::ApplicationNotFound)?;
-    let is_dcr = application.registration_method == RegistrationMethod::Dcr;
+    let method = match standing {
+        Some(method) if caller.is(&request.application) => method,
+        _ => {
+            let application = Application::find_active(tx.connection(), &request.application, now).await?;
+            let application = application.filter(|application| application.zone_id == caller.zone);
+            application.ok_or(Code::ApplicationNotFound)?.registration_method
+        }
+    };
+    let is_dcr = method == RegistrationMethod::Dcr;
     if is_dcr && request.lifecycle == Lifecycle::Service {
         return Err(Code::DcrApplicationCannotHostService.into());
     }
@@ -167,7 +171,7 @@ async fn start(
         return Err(Code::DcrApplicationCannotBeChild.into());
     }
     subject.check_stands(tx.connection(), caller, now).await?;
-    check_capacity(tx, limits, caller, &application.id, is_dcr).await?;
+    check_capacity(tx, limits, caller, &request.application, is_dcr).await?;
     let parent = match &request.parent {
         None => None,
         Some(id) => Some(find_parent(tx, limits, caller, request, id).await?),
@@ -187,6 +191,8 @@ async fn start(
     Ok(reply)
 }
 
+/// Counts the session that is about to start. The kept numbers are never too small, so below a limit they decide; at one
+/// the live sessions are counted.
 async fn check_capacity(
     tx: &mut WriteTx<'_>,
     limits: &Limits,
@@ -194,16 +200,22 @@ async fn check_capacity(
     application: &ApplicationId,
     is_dcr: bool,
 ) -> Result<(), Failure> {
-    let now = tx.now();
-    if tree::count_live(tx.connection(), &caller.zone, None, now).await? >= limits.sessions_per_zone {
+    let (now, zone) = (tx.now(), &caller.zone);
+    let with_it = LiveSessions::add(tx, zone, application).await?;
+    if with_it.zone > limits.sessions_per_zone
+        && tree::count_live(tx.connection(), zone, None, now).await? >= limits.sessions_per_zone
+    {
         return Err(Code::SessionZoneLimitExceeded.into());
     }
-    let count = tree::count_live(tx.connection(), &caller.zone, Some(application), now).await?;
-    if is_dcr && count > 0 {
-        return Err(Code::DcrApplicationAlreadyBound.into());
-    }
-    if count >= limits.sessions_per_application {
-        return Err(Code::SessionLimitExceeded.into());
+    let limit = limits.sessions_per_application;
+    if (is_dcr && with_it.application > 1) || with_it.application > limit {
+        let count = tree::count_live(tx.connection(), zone, Some(application), now).await?;
+        if is_dcr && count > 0 {
+            return Err(Code::DcrApplicationAlreadyBound.into());
+        }
+        if count >= limit {
+            return Err(Code::SessionLimitExceeded.into());
+        }
     }
     Ok(())
 }
@@ -217,18 +229,21 @@ async fn find_parent(
     id: &AgentSessionId,
 ) -> Result<AgentSession, Failure> {
     let now = tx.now();
-    let parent = AgentSession::find(tx.connection(), &caller.zone, id).await?;
-    let parent = parent.ok_or(Code::ParentNotFound)?;
-    let stands = tree::may_act(tx.connection(), &parent, now).await?
-        && tree::ancestors_may_act(tx.connection(), &parent, now).await?;
-    if !stands {
-        return Err(Failure::because(Code::ParentNotFound, "the parent, or a session above it, is not live"));
+    let not_live =
+        || Failure::because(Code::ParentNotFound, "the parent, or a session above it, is not live");
+    let parent = tree::find_acting(tx.connection(), &caller.zone, [id, id], now).await?.pop();
+    let parent = parent.ok_or_else(not_live)?;
+    if !tree::ancestors_may_act(tx.connection(), &parent, now).await? {
+        return Err(not_live());
     }
-    let owner = Application::find_active(tx.connection(), &parent.application_id, now).await?;
-    let owner =
-        owner.ok_or_else(|| Failure::because(Code::ParentNotFound, "the parent's application is gone"))?;
-    if owner.registration_method == RegistrationMethod::Dcr {
-        return Err(Code::DcrApplicationCannotStartChild.into());
+    // A dynamically registered application is no parent; the request's own was found not to be one.
+    if parent.application_id != request.application {
+        let owner = Application::find_active(tx.connection(), &parent.application_id, now).await?;
+        let owner =
+            owner.ok_or_else(|| Failure::because(Code::ParentNotFound, "the parent's application is gone"))?;
+        if owner.registration_method == RegistrationMethod::Dcr {
+            return Err(Code::DcrApplicationCannotStartChild.into());
+        }
     }
     if parent.lifecycle == Lifecycle::Task && request.lifecycle == Lifecycle::Service {
         return Err(Code::TaskSessionCannotStartService.into());
@@ -322,7 +337,7 @@ async fn inherit(
             "a session along the parent's delegation cannot act",
         )
     })?;
-    if graph::is_full(&lineage) {
+    if graph::is_full(lineage) {
         let why = "the parent's delegation path has no room for one more edge";
         return Err(Failure::because(Code::InheritParentEdgeNotActive, why));
     }

@@ -46,13 +46,15 @@ pub(crate) async fn resolve(
 }
 
 impl Subject {
-    /// Does the record stand, and is it what the proof says?
+    /// Does the record of a proof stand, and is it what the proof says? The bearer's own was found to stand with the
+    /// bearer, in the same transaction.
     pub(crate) async fn check_stands(
         &self,
         connection: &mut AnyConnection,
         caller: &Caller,
         now: i64,
     ) -> Result<(), Failure> {
+        let Some(user) = &self.user else { return Ok(()) };
         let record = AuthorityRecord::find(connection, &caller.zone, &self.record).await?;
         let Some(record) = record.filter(|record| record.is_live(now)) else {
             return Err(Failure::because(
@@ -60,12 +62,10 @@ impl Subject {
                 "the subject's authority record does not stand",
             ));
         };
-        match &self.user {
-            Some(user) if record.subject_type != SubjectType::User || record.subject_id != *user => {
-                Err(Failure::because(Code::InvalidSubjectProof, "the record is another subject's"))
-            }
-            _ => Ok(()),
+        if record.subject_type != SubjectType::User || record.subject_id != *user {
+            return Err(Failure::because(Code::InvalidSubjectProof, "the record is another subject's"));
         }
+        Ok(())
     }
 }
 

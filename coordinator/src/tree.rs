@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
 /// No parent chain is longer; a longer one is broken.
-const MAX_ANCESTORS: usize = 64;
+const MAX_ANCESTORS: u32 = 64;
 
 /// What "live" means for counts and replays (contract §4.3); `$1` is now.
 pub(crate) const LIVE: &str = "status IN ('active', 'suspended') AND \
@@ -47,24 +47,60 @@ pub(crate) async fn subject_stands(
     Ok(record.is_some_and(|record| record.subject_type == SubjectType::Application || record.is_live(now)))
 }
 
+/// [`may_act`] as a condition on a row of `sessions` that has this name; `now` is a parameter.
+pub(crate) fn acts(session: &str, now: &str) -> String {
+    format!(
+        "{session}.status = 'active' \
+         AND (({session}.lifecycle = 'service' AND {session}.heartbeat_deadline_at > {now}) \
+           OR ({session}.lifecycle = 'task' AND {session}.started_at + {session}.ttl_seconds * 1000 > {now})) \
+         AND EXISTS (SELECT 1 FROM authority_records record \
+           WHERE record.id = {session}.subject_authority_record_id AND record.zone_id = {session}.zone_id \
+             AND (record.session_type = 'application' OR (record.status = 'active' AND record.expires_at > {now})))"
+    )
+}
+
+/// Those of two sessions that may act.
+pub(crate) async fn find_acting(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    ids: [&AgentSessionId; 2],
+    now: i64,
+) -> Result<Vec<AgentSession>, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM sessions WHERE zone_id = $1 AND id IN ($2, $3) AND {}",
+        AgentSession::COLUMNS,
+        acts("sessions", "$4")
+    );
+    let [one, other] = ids;
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(one.as_str());
+    let rows = query.bind(other.as_str()).bind(now).fetch_all(connection).await?;
+    rows.iter().map(AgentSession::from_row).collect()
+}
+
 /// May everyone above a session act?
 pub(crate) async fn ancestors_may_act(
     connection: &mut AnyConnection,
     session: &AgentSession,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let mut next = session.parent_id.clone();
-    for _ in 0..MAX_ANCESTORS {
-        let Some(id) = next else { return Ok(true) };
-        let Some(parent) = AgentSession::find(connection, &session.zone_id, &id).await? else {
-            return Ok(false);
-        };
-        if !may_act(connection, &parent, now).await? {
-            return Ok(false);
-        }
-        next = parent.parent_id;
-    }
-    Ok(false)
+    let Some(parent) = &session.parent_id else { return Ok(true) };
+    let sql = format!(
+        "WITH RECURSIVE up (id, parent_id, height) AS ( \
+           SELECT id, parent_id, CAST(1 AS BIGINT) FROM sessions WHERE zone_id = $1 AND id = $2 \
+           UNION ALL SELECT above.id, above.parent_id, up.height + 1 FROM up \
+             JOIN sessions above ON above.id = up.parent_id \
+             WHERE above.zone_id = $1 AND up.height < {MAX_ANCESTORS}) \
+         SELECT COUNT(*), COUNT(CASE WHEN above.parent_id IS NULL THEN 1 END), COUNT(CASE WHEN {} THEN 1 END) \
+         FROM up JOIN sessions above ON above.id = up.id",
+        acts("above", "$3")
+    );
+    let (all, roots, acting): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(session.zone_id.as_str())
+        .bind(parent.as_str())
+        .bind(now)
+        .fetch_one(connection)
+        .await?;
+    Ok(roots == 1 && acting == all)
 }
 
 /// How many live sessions there are in the zone, or of one application.

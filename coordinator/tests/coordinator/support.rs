@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 pub(crate) const ISSUER: &str = "http://sts.test";
 pub(crate) const OPERATOR: &str = "operator-token-of-the-tests";
-const KEY: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638ab4d5e6f70819a2b3c4d5";
+pub(crate) const VAULT_KEY: &str = "8f3c1a5e77b2904dd1c6e8f0a4b35d29c07e91f2638ab4d5e6f70819a2b3c4d5";
 
 pub(crate) struct World {
     pub(crate) store: Store,
@@ -67,7 +67,7 @@ impl World {
 
     async fn open(dir: Arc<tempfile::TempDir>, limits: Limits) -> Self {
         let store = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
-        let keys = ZoneKeys::new(store.clone(), Vault::new(KEY, None, b"h").unwrap());
+        let keys = ZoneKeys::new(store.clone(), Vault::new(VAULT_KEY, None, b"h").unwrap());
         let config = Config {
             store: store.clone(),
             keys: keys.clone(),
@@ -202,11 +202,7 @@ impl World {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
-        Answer { status: parts.status, headers: parts.headers, body }
+        answer(&self.router, request).await
     }
 
     pub(crate) async fn start(&self, token: &str, body: Value) -> Answer {
@@ -239,4 +235,13 @@ impl World {
     pub(crate) async fn status(&self, table: &str, id: &str) -> String {
         self.texts(&format!("SELECT status FROM {table} WHERE id = '{id}'")).await.remove(0)
     }
+}
+
+/// What a service answers.
+pub(crate) async fn answer(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+    Answer { status: parts.status, headers: parts.headers, body }
 }

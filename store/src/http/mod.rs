@@ -1,8 +1,10 @@
 //! What the HTTP faces of all services share: the error answer, the request id, the server and its limits.
 
 mod connection;
+mod rate;
 mod server;
 
+pub use rate::{CoordinatorRates, Peer, RateLimit, TooMany, limit_coordinator, peer_of};
 pub use server::{ConnectionLimits, Server, ServerLimits};
 
 use axum::body::Body;
@@ -27,6 +29,8 @@ pub struct Refusal {
     pub description: Cow<'static, str>,
     /// The `requestId` member; left out when empty.
     pub request_id: String,
+    /// When it is worth trying again, seconds: the header `Retry-After`.
+    pub retry_after: Option<u32>,
     /// Further members of the body, such as `details`.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
@@ -39,6 +43,7 @@ impl Refusal {
             code: code.into(),
             description: Cow::Borrowed(""),
             request_id: String::new(),
+            retry_after: None,
             extra: serde_json::Map::new(),
         }
     }
@@ -54,6 +59,13 @@ impl Refusal {
     #[must_use]
     pub fn of_request(mut self, request_id: &str) -> Self {
         request_id.clone_into(&mut self.request_id);
+        self
+    }
+
+    /// The refusal with the time after which to try again, seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -78,7 +90,11 @@ impl IntoResponse for Refusal {
         if let Some(object) = value.as_object_mut() {
             object.extend(self.extra);
         }
-        (self.status, axum::Json(value)).into_response()
+        let mut response = (self.status, axum::Json(value)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 

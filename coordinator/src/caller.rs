@@ -9,16 +9,18 @@ use axum::middleware::Next;
 use axum::response::Response;
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::claims::{Claims, MandateUse, Peek};
+use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::{ApplicationId, AuthorityRecordId, KeyId, ZoneId};
 use caracal_mandate::jws::CompactJws;
 use caracal_mandate::scope::{LIFECYCLE, ScopeSet};
 use caracal_store::StoreError;
 use caracal_store::http::{RequestId, bearer};
-use caracal_store::keys::MandateError;
-use caracal_store::model::{Application, AuthorityRecord};
+use caracal_store::keys::{Expected, MandateError, ZoneKeys};
+use caracal_store::model::RegistrationMethod;
 use caracal_store::revoke::Cause;
 use http::{HeaderMap, Method};
 use sqlx::AnyConnection;
+use std::fmt;
 use std::sync::Arc;
 
 /// Where the operator's token is taken: method and route (contract §3.2).
@@ -43,6 +45,26 @@ const OPERATOR_ROUTES: &[(Method, &str)] = &[
     (Method::POST, "/zones/{zone}/outbox/{entry}/requeue"),
 ];
 
+/// Routes whose transaction asks [`Caller::check_stands`] before anything else. These are called all the time, so they are
+/// not asked twice: only where such a route refuses, the caller is looked at first (contract §3.1 comes before the rest).
+const CHECKED_IN_TRANSACTION: &[(Method, &str)] = &[
+    (Method::POST, "/zones/{zone}/agents"),
+    (Method::DELETE, "/zones/{zone}/agents/{session}"),
+    (Method::POST, "/zones/{zone}/agents/{session}/heartbeat"),
+    (Method::POST, "/zones/{zone}/delegations"),
+];
+
+/// The application, the mandate's record and its root, if all of them stand; with the epoch of the zone's keys.
+const STANDING: &str = "SELECT application.registration_method, zone.keys_epoch FROM applications application \
+     JOIN zones zone ON zone.id = application.zone_id \
+     JOIN authority_records record ON record.application_id = application.id \
+       AND record.zone_id = application.zone_id \
+     JOIN authority_records root ON root.zone_id = application.zone_id \
+     WHERE application.id = $1 AND application.zone_id = $2 AND application.archived_at IS NULL \
+       AND (application.expires_at IS NULL OR application.expires_at > $3) \
+       AND record.id = $4 AND record.status = 'active' AND record.expires_at > $3 \
+       AND root.id = $5 AND root.status = 'active' AND root.expires_at > $3";
+
 /// The scope that makes an administrator.
 const ADMIN: &str = "coordinator.admin";
 
@@ -54,6 +76,34 @@ pub(crate) struct Caller {
     /// The request.
     pub(crate) request_id: String,
     identity: Identity,
+    /// Where the keys that verified the mandate have yet to be compared with the zone's.
+    proof: Option<Proof>,
+}
+
+/// A mandate that was verified with the keys at hand, which another process may have rotated.
+#[derive(Clone)]
+struct Proof {
+    keys: ZoneKeys,
+    epoch: AuthorityEpoch,
+    issuer: String,
+    token: String,
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Proof {
+    /// Where the zone's keys are others by now, they verify the mandate anew.
+    async fn check(&self, connection: &mut AnyConnection, zone: &ZoneId, epoch: i64) -> Result<(), Failure> {
+        if u64::try_from(epoch).is_ok_and(|epoch| epoch == self.epoch.0) {
+            return Ok(());
+        }
+        let expected = Expected { zone, issuer: &self.issuer, usage: MandateUse::Session };
+        self.keys.verify_in(connection, &self.token, expected).await.map(|_| ()).map_err(refused)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -66,13 +116,18 @@ impl Caller {
     /// Whom a verified mandate names.
     pub(crate) fn of_mandate(claims: Claims, request_id: String) -> Self {
         let (zone, scopes) = (claims.zone_id.clone(), claims.scopes());
-        Self { zone, request_id, identity: Identity::Application { claims: Box::new(claims), scopes } }
+        Self {
+            zone,
+            request_id,
+            identity: Identity::Application { claims: Box::new(claims), scopes },
+            proof: None,
+        }
     }
 
     /// The operator, who has no authority record.
     #[cfg(test)]
     pub(crate) fn operator(zone: ZoneId) -> Self {
-        Self { zone, request_id: "r".to_owned(), identity: Identity::Operator }
+        Self { zone, request_id: "r".to_owned(), identity: Identity::Operator, proof: None }
     }
 
     /// Who is named in evidence: the application's id.
@@ -192,16 +247,21 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
-    let token = bearer(request.headers()).ok_or(Code::MissingToken)?;
+    let token = bearer(request.headers()).ok_or(Code::MissingToken)?.to_owned();
     let path_zone = check_params(params);
-    let caller = if is_operator(&config, token) {
-        let route = (request.method(), matched.as_str());
-        if !OPERATOR_ROUTES.iter().any(|(method, path)| (method, *path) == route) {
+    let route = (request.method().clone(), matched.as_str());
+    let is_late = CHECKED_IN_TRANSACTION.contains(&route);
+    let caller = if is_operator(&config, &token) {
+        if !OPERATOR_ROUTES.contains(&route) {
             return Err(Code::InvalidToken.into());
         }
-        Caller { zone: path_zone?, request_id, identity: Identity::Operator }
+        Caller { zone: path_zone?, request_id, identity: Identity::Operator, proof: None }
     } else {
-        let caller = Caller::of_mandate(verify(&config, token).await?, request_id);
+        let caller = if is_late {
+            verify_at_hand(&config, &token, request_id).await?
+        } else {
+            Caller::of_mandate(verify(&config, &token).await?, request_id)
+        };
         if !caller.holds(LIFECYCLE) {
             return Err(Code::MissingScope.into());
         }
@@ -210,12 +270,21 @@ pub(crate) async fn authenticate(
         }
         caller
     };
-    {
-        let mut connection = config.store.read().await?;
-        caller.check_stands(&mut connection, config.store.now()).await?;
+    if !is_late {
+        check_now(&config, &caller).await?;
     }
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    if is_late && response.status().is_client_error() {
+        check_now(&config, &caller).await?;
+    }
+    Ok(response)
+}
+
+async fn check_now(config: &Config, caller: &Caller) -> Result<(), Failure> {
+    let mut connection = config.store.read().await?;
+    caller.check_stands(&mut connection, config.store.now()).await?;
+    Ok(())
 }
 
 /// Lets the operator in, and nobody else: what tells of all zones (contract §3.1 step 3).
@@ -230,19 +299,41 @@ fn is_operator(config: &Config, token: &str) -> bool {
 
 /// The claims of a session mandate of this STS, addressed to it, in whatever zone it names.
 pub(crate) async fn verify(config: &Config, token: &str) -> Result<Claims, Failure> {
-    let refused = |error: &dyn std::fmt::Display| Failure::because(Code::InvalidToken, error.to_string());
-    let jws = CompactJws::split(token.as_bytes()).map_err(|error| refused(&error))?;
-    let payload = jws.payload().map_err(|error| refused(&error))?;
+    let zone = named_zone(token)?;
+    let claims = config.keys.verify(&zone, token, &config.issuer, MandateUse::Session).await;
+    with_subject(claims.map_err(refused)?)
+}
+
+/// [`verify`] with the keys at hand: [`Caller::check_stands`] compares them with the zone's.
+async fn verify_at_hand(config: &Config, token: &str, request_id: String) -> Result<Caller, Failure> {
+    let zone = named_zone(token)?;
+    let expected = Expected { zone: &zone, issuer: &config.issuer, usage: MandateUse::Session };
+    let (epoch, claims) = config.keys.verify_at_hand(token, expected).await?;
+    let Ok(claims) = claims else {
+        return Ok(Caller::of_mandate(verify(config, token).await?, request_id));
+    };
+    let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
+    let proof = Some(Proof { keys, epoch, issuer, token: token.to_owned() });
+    Ok(Caller { proof, ..Caller::of_mandate(with_subject(claims)?, request_id) })
+}
+
+fn named_zone(token: &str) -> Result<ZoneId, Failure> {
+    let malformed = |error: &dyn fmt::Display| Failure::because(Code::InvalidToken, error.to_string());
+    let jws = CompactJws::split(token.as_bytes()).map_err(|error| malformed(&error))?;
+    let payload = jws.payload().map_err(|error| malformed(&error))?;
     let peek = Peek::from_json(&payload).map_err(|_| Code::InvalidToken)?;
-    let zone = peek.zone_id.ok_or(Code::InvalidToken)?;
-    let claims =
-        config.keys.verify(&zone, token, &config.issuer, MandateUse::Session).await.map_err(|error| {
-            match error {
-                MandateError::Store(error) => Failure::Store(error),
-                error => refused(&error),
-            }
-        })?;
+    Ok(peek.zone_id.ok_or(Code::InvalidToken)?)
+}
+
+fn with_subject(claims: Claims) -> Result<Claims, Failure> {
     if claims.sub.is_empty() { Err(Code::InvalidToken.into()) } else { Ok(claims) }
+}
+
+fn refused(error: MandateError) -> Failure {
+    match error {
+        MandateError::Store(error) => Failure::Store(error),
+        error => Failure::because(Code::InvalidToken, error.to_string()),
+    }
 }
 
 /// Every id of the path has the shape of ids; the zone is handed back.

@@ -239,7 +239,8 @@ async fn find_endpoints(
     let (now, ids) = (tx.now(), [&request.source, &request.target]);
     let found = tree::find_acting(tx.connection(), &caller.zone, ids, now).await?;
     let endpoint = |id: &AgentSessionId| {
-        let why = || Failure::because(Code::DelegationEndpointNotFound, format!("no session {id} that can act"));
+        let why =
+            || Failure::because(Code::DelegationEndpointNotFound, format!("no session {id} that can act"));
         found.iter().find(|session| session.id == *id).cloned().ok_or_else(why)
     };
     Ok((endpoint(&request.source)?, endpoint(&request.target)?))

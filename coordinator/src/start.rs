@@ -16,8 +16,8 @@ use axum::http::HeaderMap;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId};
 use caracal_store::WriteTx;
 use caracal_store::model::{
-    AgentSession, Application, Constraints, DelegationEdge, EdgeStatus, Lifecycle, LiveSessions, RegistrationMethod,
-    SessionStatus,
+    AgentSession, Application, Constraints, DelegationEdge, EdgeStatus, Lifecycle, LiveSessions,
+    RegistrationMethod, SessionStatus,
 };
 use caracal_store::revoke::Cause;
 use serde_json::{Value, json};
@@ -239,8 +239,8 @@ async fn find_parent(
     // A dynamically registered application is no parent; the request's own was found not to be one.
     if parent.application_id != request.application {
         let owner = Application::find_active(tx.connection(), &parent.application_id, now).await?;
-        let owner =
-            owner.ok_or_else(|| Failure::because(Code::ParentNotFound, "the parent's application is gone"))?;
+        let owner = owner
+            .ok_or_else(|| Failure::because(Code::ParentNotFound, "the parent's application is gone"))?;
         if owner.registration_method == RegistrationMethod::Dcr {
             return Err(Code::DcrApplicationCannotStartChild.into());
         }

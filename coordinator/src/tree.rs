@@ -26,15 +26,6 @@ pub(crate) async fn find(
     AgentSession::find(connection, zone, id).await?.ok_or_else(|| Code::SessionNotFound.into())
 }
 
-/// May a session act: active, within its time, and the user whom it acts for still stands?
-pub(crate) async fn may_act(
-    connection: &mut AnyConnection,
-    session: &AgentSession,
-    now: i64,
-) -> Result<bool, StoreError> {
-    Ok(session.is_active(now) && subject_stands(connection, session, now).await?)
-}
-
 /// Does the user's record that a session was started on stand? An application's record need not: it is as old as one
 /// mandate, and its application is looked at instead (contract sts §11).
 pub(crate) async fn subject_stands(
@@ -47,7 +38,8 @@ pub(crate) async fn subject_stands(
     Ok(record.is_some_and(|record| record.subject_type == SubjectType::Application || record.is_live(now)))
 }
 
-/// [`may_act`] as a condition on a row of `sessions` that has this name; `now` is a parameter.
+/// May a session act: active, within its time, and the user whom it acts for still stands ([`subject_stands`])? As a
+/// condition on a row of `sessions` that has this name; `now` is a parameter.
 pub(crate) fn acts(session: &str, now: &str) -> String {
     format!(
         "{session}.status = 'active' \

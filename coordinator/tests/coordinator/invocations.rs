@@ -177,3 +177,20 @@ async fn contract_12_a_deadline_ends_the_attempt_and_at_last_the_call() {
     let answer = step(&world, &token, &id, "start", json!({})).await;
     assert_eq!(answer.code(), (409, "invocation_not_startable"));
 }
+
+#[tokio::test]
+async fn contract_24_row_17_a_call_that_is_asked_to_stop_does_by_its_deadline() {
+    let world = World::new().await;
+    let token = world.token("a", "").await;
+    let service = service(&world, &token, "a").await;
+    let id = text(&invoke(&world, &token, &service, json!({})).await.ok(), "id");
+    step(&world, &token, &id, "start", json!({})).await.ok();
+    step(&world, &token, &id, "cancel", json!({ "reason": "enough" })).await.ok();
+    assert_eq!(end_late_attempts(&world.config).await.unwrap(), 0, "within its time");
+    world.sql("UPDATE agent_invocations SET deadline_at = 1").await;
+    assert_eq!(end_late_attempts(&world.config).await.unwrap(), 1);
+    let shown = world.ask(Method::GET, &format!("{PATH}/{id}"), &token, None).await.ok();
+    assert_eq!(shown["status"], "canceled", "and not failed, which would be tried again");
+    let answer = step(&world, &token, &id, "start", json!({})).await;
+    assert_eq!(answer.code(), (409, "invocation_not_startable"));
+}

@@ -19,3 +19,4 @@ mod session;
 mod stats;
 mod support;
 mod verify;
+mod weaknesses;

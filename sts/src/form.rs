@@ -1,11 +1,14 @@
 //! The form rules that every token request meets before anything else (contract sts §4).
 
 use crate::refusal::Denial;
+use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use caracal_store::http::{BodyError, read_body};
 use std::collections::BTreeMap;
 
 /// The largest form, in bytes.
-pub(crate) const MAX_FORM_BYTES: usize = 65_536;
+const MAX_FORM_BYTES: usize = 65_536;
 
 /// A parsed form: every field once, `resource` as often as it stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,8 +57,21 @@ impl Form {
     }
 }
 
+/// Reads a request that has to be a form: its head, and its body as it came.
+pub(crate) async fn receive(request: Request) -> Result<(Parts, Vec<u8>), Denial> {
+    let (parts, body) = request.into_parts();
+    check_envelope(parts.uri.query(), &parts.headers)?;
+    let body = read_body(body, MAX_FORM_BYTES).await.map_err(|error| match error {
+        BodyError::TooLarge => {
+            Denial::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the form is larger than 64 KiB")
+        }
+        _ => Denial::malformed("the form could not be read"),
+    })?;
+    Ok((parts, body))
+}
+
 /// Is the request a plain form without a query?
-pub(crate) fn check_envelope(query: Option<&str>, headers: &HeaderMap) -> Result<(), Denial> {
+fn check_envelope(query: Option<&str>, headers: &HeaderMap) -> Result<(), Denial> {
     if query.is_some_and(|query| !query.is_empty()) {
         return Err(Denial::malformed("parameters belong into the body"));
     }

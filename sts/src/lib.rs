@@ -17,6 +17,7 @@ pub mod providers;
 mod reasons;
 mod refusal;
 mod routes;
+mod run;
 mod upstream;
 
 pub use approvals::Swept;
@@ -24,6 +25,7 @@ pub use key_rotation::AdminToken;
 
 use axum::Router;
 use bundles::Bundles;
+use exchange::{Known, Together};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_store::Store;
 use caracal_store::egress::Egress;
@@ -73,6 +75,8 @@ pub struct Sts(Arc<Inner>);
 struct Inner {
     config: Config,
     bundles: Bundles,
+    known: Known,
+    together: Together,
     providers: Providers,
     federation: Federation,
 }
@@ -84,7 +88,14 @@ impl Sts {
         let Config { store, vault, egress, max_grant_ttl_seconds, .. } = config.clone();
         let federation = Federation::new(egress.clone());
         let providers = Providers::new(store, vault, egress, max_grant_ttl_seconds);
-        Self(Arc::new(Inner { config, bundles: Bundles::default(), providers, federation }))
+        Self(Arc::new(Inner {
+            config,
+            bundles: Bundles::default(),
+            known: Known::default(),
+            together: Together::default(),
+            providers,
+            federation,
+        }))
     }
 
     /// Its routes.
@@ -130,11 +141,20 @@ impl Sts {
     }
 
     /// Where the credentials of upstreams come from.
-    fn providers(&self) -> &Providers {
+    #[must_use]
+    pub fn providers(&self) -> &Providers {
         &self.0.providers
     }
 
     fn bundles(&self) -> &Bundles {
         &self.0.bundles
+    }
+
+    fn known(&self) -> &Known {
+        &self.0.known
+    }
+
+    fn together(&self) -> &Together {
+        &self.0.together
     }
 }

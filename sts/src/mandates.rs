@@ -2,7 +2,7 @@
 //! all of it is (RFC 8414).
 
 use crate::Sts;
-use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
+use crate::form::{Form, receive};
 use crate::refusal::Denial;
 use crate::routes::no_store;
 use axum::Json;
@@ -15,7 +15,7 @@ use caracal_mandate::claims::{Claims, MandateUse};
 use caracal_mandate::es256::Es256Verifier as _;
 use caracal_mandate::id::{AgentSessionId, ZoneId};
 use caracal_mandate::jws::CompactJws;
-use caracal_store::http::{header_text, read_body};
+use caracal_store::http::header_text;
 use caracal_store::keys::NativeVerifier;
 use caracal_store::model::{AgentSession, Application, AuthorityRecord, DelegationEdge};
 use caracal_store::revoke::{Cause, Ending, Reach, Selector, SelectorError};
@@ -93,10 +93,8 @@ impl Sts {
         request: Request,
         request_id: &str,
     ) -> Result<(Application, String), Denial> {
-        let (parts, body) = request.into_parts();
-        check_envelope(parts.uri.query(), &parts.headers)?;
-        let body = read_body(body, MAX_FORM_BYTES).await;
-        let form = Form::parse(&body.map_err(|_| Denial::malformed("the form could not be read"))?)?;
+        let (parts, body) = receive(request).await?;
+        let form = Form::parse(&body)?;
         let (id, secret) = client(&form, &parts.headers).ok_or_else(Denial::unauthenticated)?;
         let application = self.authenticate_client(&id, &secret, request_id).await?;
         let token = form.trimmed("token").ok_or_else(|| Denial::malformed("token is missing"))?;

@@ -4,11 +4,12 @@ use crate::Sts;
 use crate::approvals;
 use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
-use crate::form::{Form, MAX_FORM_BYTES, check_envelope};
+use crate::form::{Form, receive};
 use crate::internal_policy;
 use crate::key_rotation;
 use crate::mandates;
 use crate::refusal::Denial;
+use crate::run;
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
@@ -22,7 +23,7 @@ use caracal_mandate::header::accepted_request_id;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_mandate::jwks::JwkSet;
 use caracal_store::StoreError;
-use caracal_store::http::{BodyError, REQUEST_ID, Refusal, read_body};
+use caracal_store::http::{REQUEST_ID, Refusal};
 use caracal_store::internal::{authenticate, claims_to_be_gateway};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(crate) fn router(sts: Sts) -> Router {
         .route(mandates::METADATA_PATH, get(mandates::metadata))
         .route(mandates::INTROSPECTION_PATH, post(mandates::introspect))
         .route(mandates::REVOCATION_PATH, post(mandates::revoke))
+        .route(run::MANIFEST_PATH, post(run::manifest))
+        .route(run::CREDENTIAL_PATH, post(run::credential))
         .route("/internal/policy/simulate", post(internal_policy::simulate))
         .route("/internal/policy/status/{zone}", get(internal_policy::status))
         .route(key_rotation::PATHS[0], post(key_rotation::rotate))
@@ -101,14 +104,7 @@ async fn read_exchange(
     request: Request,
     request_id: &str,
 ) -> Result<(ExchangeRequest, Form), Denial> {
-    let (parts, body) = request.into_parts();
-    check_envelope(parts.uri.query(), &parts.headers)?;
-    let body = read_body(body, MAX_FORM_BYTES).await.map_err(|error| match error {
-        BodyError::TooLarge => {
-            Denial::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "the form is larger than 64 KiB")
-        }
-        _ => Denial::malformed("the form could not be read"),
-    })?;
+    let (parts, body) = receive(request).await?;
     let form = Form::parse(&body)?;
     let proof = if claims_to_be_gateway(&parts.headers) {
         if form.trimmed("gateway_request_id") != Some(request_id) {

@@ -80,12 +80,12 @@ async fn find_open(tx: &mut WriteTx<'_>, new: &NewHold) -> Result<Option<Hold>, 
     row.as_ref().map(Hold::from_row).transpose()
 }
 
-/// Uses a granted hold up for this record, in the transaction that makes the record. `false` if it cannot be used (any
+/// Uses a granted hold up for this record, in the transaction that makes the record; a workload has none. `false` if it cannot be used (any
 /// more): then nothing may be granted.
 pub(crate) async fn use_up(
     tx: &mut WriteTx<'_>,
     hold: &Hold,
-    record: &AuthorityRecordId,
+    record: Option<&AuthorityRecordId>,
 ) -> Result<bool, StoreError> {
     let now = tx.now();
     let result = sqlx::query(
@@ -96,7 +96,7 @@ pub(crate) async fn use_up(
            AND r.zone_id = approvals.zone_id AND r.status = 'active' AND r.expires_at > $1))",
     )
     .bind(now)
-    .bind(record.as_str())
+    .bind(record.map(AuthorityRecordId::as_str))
     .bind(hold.id.as_str())
     .bind(hold.zone_id.as_str())
     .bind(hold.principal_id.as_str())

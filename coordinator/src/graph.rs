@@ -10,14 +10,15 @@ use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 
-/// Every edge that leads to a session, whatever its status, oldest first.
+/// Every edge that leads to a session, whatever its status, oldest first. The zone is compared so that the planner does
+/// not go through all of it by its index.
 pub(crate) async fn inbound(
     connection: &mut AnyConnection,
     zone: &ZoneId,
     session: &AgentSessionId,
 ) -> Result<Vec<DelegationEdge>, StoreError> {
     let sql = format!(
-        "SELECT {} FROM delegation_edges WHERE zone_id = $1 AND target_session_id = $2 ORDER BY id",
+        "SELECT {} FROM delegation_edges WHERE zone_id || '' = $1 AND target_session_id = $2 ORDER BY created_at, id",
         DelegationEdge::COLUMNS
     );
     let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(session.as_str());
@@ -33,7 +34,7 @@ pub(crate) async fn is_bound(
                  SELECT id, parent_id FROM sessions WHERE zone_id = $1 AND id = $2 \
                  UNION SELECT above.id, above.parent_id FROM sessions above JOIN up ON above.id = up.parent_id \
                    WHERE above.zone_id = $1) \
-               SELECT COUNT(*) FROM delegation_edges WHERE zone_id = $1 AND target_session_id IN (SELECT id FROM up)";
+               SELECT COUNT(*) FROM delegation_edges WHERE zone_id || '' = $1 AND target_session_id IN (SELECT id FROM up)";
     let count: i64 = sqlx::query_scalar(sql)
         .bind(session.zone_id.as_str())
         .bind(session.id.as_str())

@@ -117,7 +117,7 @@ pub(crate) async fn count_children(
     parent: &AgentSession,
     now: i64,
 ) -> Result<i64, StoreError> {
-    let sql = format!("SELECT COUNT(*) FROM sessions WHERE {LIVE} AND zone_id = $2 AND parent_id = $3");
+    let sql = format!("SELECT COUNT(*) FROM sessions WHERE {LIVE} AND zone_id || '' = $2 AND parent_id = $3");
     let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(now)
         .bind(parent.zone_id.as_str())

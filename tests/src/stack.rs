@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -42,11 +43,12 @@ pub fn python() -> PathBuf {
 pub struct Options {
     pub filter: PathBuf,
     pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: filter_module(), arguments: Vec::new() }
+        Self { filter: filter_module(), arguments: Vec::new(), environment: Vec::new() }
     }
 }
 
@@ -56,7 +58,11 @@ pub struct Stack {
     pub child: Child,
     pub running: Value,
     options: Options,
+    log: Log,
 }
+
+/// What a process wrote to standard error.
+type Log = Arc<Mutex<String>>;
 
 impl Stack {
     pub async fn start() -> Self {
@@ -65,8 +71,9 @@ impl Stack {
 
     pub async fn start_with(options: Options) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let (child, running) = launch(data.path(), &options).await;
-        Self { data, child, running, options }
+        let log = Log::default();
+        let (child, running) = launch(data.path(), &options, &log).await;
+        Self { data, child, running, options, log }
     }
 
     /// Ends it like a power cut would.
@@ -77,7 +84,7 @@ impl Stack {
 
     /// Starts it again on the same data folder.
     pub async fn restart(&mut self) {
-        (self.child, self.running) = launch(self.data.path(), &self.options).await;
+        (self.child, self.running) = launch(self.data.path(), &self.options, &self.log).await;
     }
 
     /// The data folder itself.
@@ -98,12 +105,22 @@ impl Stack {
         std::fs::read_to_string(self.folder().join("secrets/coordinatorToken")).unwrap().trim().to_owned()
     }
 
+    /// The token of operators at the STS.
+    pub fn sts_admin_token(&self) -> String {
+        std::fs::read_to_string(self.folder().join("secrets/stsAdminToken")).unwrap().trim().to_owned()
+    }
+
+    /// What `caracal` logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     pub fn envoy_log(&self) -> String {
         std::fs::read_to_string(self.folder().join("envoy.log")).unwrap_or_default()
     }
 }
 
-async fn launch(data: &Path, options: &Options) -> (Child, Value) {
+async fn launch(data: &Path, options: &Options, log: &Log) -> (Child, Value) {
     let folder = data.join("data");
     let mut command = Command::new(binary());
     command
@@ -118,6 +135,7 @@ async fn launch(data: &Path, options: &Options) -> (Child, Value) {
         command.args([port, "0"]);
     }
     command.args(["--issuer", ISSUER]).args(&options.arguments);
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -126,10 +144,14 @@ async fn launch(data: &Path, options: &Options) -> (Child, Value) {
             // Whatever it says later is read, so that it never waits for a reader.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             let stderr = child.stderr.take().unwrap();
+            let log = Arc::clone(log);
             tokio::spawn(async move {
                 let mut stderr = BufReader::new(stderr).lines();
                 while let Ok(Some(line)) = stderr.next_line().await {
                     eprintln!("caracal: {line}");
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
                 }
             });
             let running = std::fs::read_to_string(folder.join("runtime.json")).unwrap();

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trapped_module_lets_nothing_pass_and_recovers() {
-    let options =
-        Options { filter: trapping_filter_module(), arguments: vec!["--envoy-workers".into(), "1".into()] };
+    let options = Options {
+        filter: trapping_filter_module(),
+        arguments: vec!["--envoy-workers".into(), "1".into()],
+        ..Options::default()
+    };
     let (stack, upstream) = (Stack::start_with(options).await, Upstream::start().await);
     let world = World::configure(&stack, &upstream).await;
     let agent = world.agent().await;

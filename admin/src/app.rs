@@ -4,6 +4,7 @@
 use crate::Config;
 use crate::gate::Call;
 use crate::problem::Problem;
+use crate::rates::{Limits, Rates};
 use crate::record::{Draft, changed_fields};
 use axum::Json;
 use axum::extract::State;
@@ -15,6 +16,7 @@ use caracal_store::database::WriteFuture;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError, WriteTx};
+use caracal_sts::providers::Providers;
 use serde_json::{Value, json};
 use sqlx::AnyConnection;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) vault: Vault,
     pub(crate) keys: ZoneKeys,
     pub(crate) ledger: Ledger,
+    pub(crate) providers: Providers,
+    pub(crate) rates: Rates,
 }
 
 impl std::ops::Deref for App {
@@ -90,9 +94,10 @@ impl Done {
 }
 
 impl App {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, limits: Limits) -> Self {
         let ledger = Ledger::new(config.store.clone(), config.hmac_key);
-        Self(Arc::new(Inner { store: config.store, vault: config.vault, keys: config.keys, ledger }))
+        let Config { store, vault, keys, providers, .. } = config;
+        Self(Arc::new(Inner { store, vault, keys, ledger, providers, rates: Rates::new(limits) }))
     }
 
     /// Makes a change and its record in one transaction, and answers after the commit. `request` is the body that asked
@@ -106,23 +111,37 @@ impl App {
     where
         F: for<'c> FnOnce(&'c mut WriteTx<'_>) -> WriteFuture<'c, Done, Problem> + Send + 'static,
     {
-        let draft = Draft::of(call, changed_fields(request));
-        let key = self.ledger.key().clone();
-        let done = self
-            .store
-            .write(move |tx| {
-                Box::pin(async move {
-                    let done = work(tx).await?;
-                    draft.write(tx, &key, &done).await?;
-                    Ok::<_, Problem>(done)
-                })
-            })
-            .await?;
+        let done = self.commit(call, request, work).await?;
         Ok(if done.body.is_null() {
             done.status.into_response()
         } else {
             (done.status, Json(done.body)).into_response()
         })
+    }
+
+    /// The same, for whoever has more to say than what was committed.
+    pub(crate) async fn commit<F>(
+        &self,
+        call: &Call,
+        request: Option<&Value>,
+        work: F,
+    ) -> Result<Done, Problem>
+    where
+        F: for<'c> FnOnce(&'c mut WriteTx<'_>) -> WriteFuture<'c, Done, Problem> + Send + 'static,
+    {
+        let draft = Draft::of(call, changed_fields(request));
+        let by = call.clone();
+        let key = self.ledger.key().clone();
+        self.store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let mut done = work(tx).await?;
+                    crate::attribution::mark(tx, &by, &mut done).await?;
+                    draft.write(tx, &key, &done).await?;
+                    Ok::<_, Problem>(done)
+                })
+            })
+            .await
     }
 
     /// 404 unless the zone is there.

@@ -10,7 +10,10 @@ mod app;
 mod application_secrets;
 mod applications;
 mod approvals;
+mod attribution;
 mod body;
+mod connections;
+mod connections_oauth;
 mod csv;
 mod custody;
 mod cut;
@@ -28,6 +31,7 @@ mod problem;
 mod projection;
 mod provider_config;
 mod providers;
+mod rates;
 mod record;
 mod resource_input;
 mod resources;
@@ -35,12 +39,14 @@ mod revocations;
 mod row;
 mod runtime;
 mod seed;
+mod settings;
 mod subject_issuers;
 mod subjects;
 mod traits;
 mod workloads;
 mod zones;
 
+pub use rates::Limits;
 pub use record::verify as verify_admin_chain;
 pub use seed::{BOOTSTRAP_TOKEN_MIN_CHARACTERS, SeedError, seed};
 
@@ -50,6 +56,7 @@ use axum::routing::{delete, get, post};
 use caracal_store::Store;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
+use caracal_sts::providers::Providers;
 
 /// What the Admin API needs.
 #[derive(Clone)]
@@ -64,6 +71,8 @@ pub struct Config {
     pub admin_token: String,
     /// Keys the chains of the ledger and of the change record (`AUDIT_HMAC_KEY`).
     pub hmac_key: Vec<u8>,
+    /// The providers of credentials, to which persons are connected.
+    pub providers: Providers,
 }
 
 impl std::fmt::Debug for Config {
@@ -72,9 +81,14 @@ impl std::fmt::Debug for Config {
     }
 }
 
-/// The HTTP face. [`seed`] has to have run once before, or no token is known.
+/// The HTTP face with the default [`Limits`]. [`seed`] has to have run once before, or no token is known.
 pub fn router(config: Config) -> Router {
-    let app = app::App::new(config);
+    router_with(config, Limits::default())
+}
+
+/// The HTTP face with these limits.
+pub fn router_with(config: Config, limits: Limits) -> Router {
+    let app = app::App::new(config, limits);
     Router::new()
         .route("/health", get(app::health))
         .route("/ready", get(app::ready))
@@ -109,6 +123,7 @@ fn configuration() -> Router<app::App> {
             "/v1/zones/{zone}/providers/{id}",
             get(providers::get).patch(providers::patch).delete(providers::archive),
         )
+        .merge(connections())
         .route("/v1/zones/{zone}/resources", get(resources::list).post(resources::create))
         .route(
             "/v1/zones/{zone}/resources/{id}",
@@ -118,8 +133,19 @@ fn configuration() -> Router<app::App> {
         .route("/v1/admin-tokens/{id}", delete(admin_tokens::revoke))
 }
 
+fn connections() -> Router<app::App> {
+    Router::new()
+        .route("/v1/zones/{zone}/provider-connections", get(connections::list).post(connections::create))
+        .route("/v1/zones/{zone}/provider-connections/{id}", get(connections::get))
+        .route("/v1/zones/{zone}/provider-connections/revoke", post(connections::revoke))
+        .route("/v1/zones/{zone}/provider-connections/oauth/authorize", post(connections_oauth::authorize))
+        .route("/v1/zones/{zone}/provider-connections/oauth/callback", get(connections_oauth::callback))
+}
+
 fn administration() -> Router<app::App> {
     Router::new()
+        .route("/v1/audit-retention", get(settings::retention).put(settings::set_retention))
+        .route("/v1/mint-rate-limit", get(settings::mint_limit).put(settings::set_mint_limit))
         .route("/v1/zones/{zone}/workloads", get(workloads::list).post(workloads::create))
         .route(
             "/v1/zones/{zone}/workloads/{id}",

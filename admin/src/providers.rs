@@ -11,6 +11,7 @@ use crate::problem::Problem;
 use crate::provider_config::{self, Config};
 use crate::row::Row;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
@@ -18,6 +19,7 @@ use caracal_mandate::id::ZoneId;
 use caracal_store::change::Change;
 use caracal_store::secrets::Vault;
 use caracal_store::{StoreError, WriteTx, ids};
+use caracal_sts::providers::{CredentialError, ProviderConfig, SealedSecrets, Whose, revoke, secret_place};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sqlx::AnyConnection;
@@ -63,11 +65,6 @@ async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Va
     one(connection, select.and("archived_at IS NULL"), to_json, "provider_not_found").await
 }
 
-/// The place of a provider's secrets. They are sealed for this place and for no other.
-fn place(zone: &str, id: &str) -> String {
-    format!("zones/{zone}/providers/{id}/secretConfig")
-}
-
 /// Seals the secrets of a configuration in place of those before, and answers their names, sorted.
 async fn seal(
     tx: &mut WriteTx<'_>,
@@ -84,12 +81,38 @@ async fn seal(
     Ok(names.to_string())
 }
 
-fn require_secret(kind: &str, config: &Config) -> Result<(), Problem> {
-    match provider_config::secret_of(kind) {
-        Some(key) if !config.secret.contains_key(key) => {
-            Err(Problem::invalid("invalid_provider_config").because(format!("{key}: is missing")))
-        }
-        _ => Ok(()),
+/// Are all the secrets there that the configuration needs?
+fn require_secrets(config: &Config, there: impl Fn(&str) -> bool) -> Result<(), Problem> {
+    match config.needs.iter().find(|key| !there(key)) {
+        Some(key) => Err(Problem::invalid("invalid_provider_config").because(format!("{key}: is missing"))),
+        None => Ok(()),
+    }
+}
+
+/// The sealed key has to fit a configuration that came without one.
+async fn check_sealed_key(
+    tx: &mut WriteTx<'_>,
+    vault: &Vault,
+    (zone, id): (&ZoneId, &str),
+    config: &Config,
+) -> Result<(), Problem> {
+    if !config.needs.contains(&"private_key") {
+        return Ok(());
+    }
+    let sealed = SealedSecrets::read(tx.connection(), zone, id).await.map_err(of_secrets)?;
+    let opened = sealed.open(vault).map_err(of_secrets)?;
+    let public = Value::Object(config.public.clone());
+    let parsed = ProviderConfig::parse(config.kind, &public);
+    let parsed =
+        parsed.map_err(|error| Problem::invalid("invalid_provider_config").because(error.to_string()))?;
+    provider_config::check_signing_key(&parsed, opened.get("private_key").ok())
+}
+
+/// Sealed secrets that cannot be read.
+fn of_secrets(error: CredentialError) -> Problem {
+    match error {
+        CredentialError::Store => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
+        _ => Problem::new(StatusCode::BAD_GATEWAY, "secret_backend_unavailable"),
     }
 }
 
@@ -151,7 +174,7 @@ pub(crate) async fn create(
         refuse_reserved(&call.actor, Field::ProviderIdentifier, identifier)?;
     }
     let config = provider_config::check(&create.kind.0, create.config_json)?;
-    require_secret(&create.kind.0, &config)?;
+    require_secrets(&config, |key| config.secret.contains_key(key))?;
     if create.check {
         return Err(Problem::invalid("provider_check_unsupported"));
     }
@@ -165,7 +188,7 @@ pub(crate) async fn create(
             };
             refuse_reserved(&actor, Field::ProviderIdentifier, &identifier)?;
             let (id, now) = (ids::new_id(), tx.now());
-            let secret_keys = seal(tx, &vault, &place(zone.as_str(), &id), &config).await?;
+            let secret_keys = seal(tx, &vault, &secret_place(zone.as_str(), &id), &config).await?;
             sqlx::query(
                 "INSERT INTO providers (id, zone_id, name, identifier, kind, config_json, secret_config_keys_json, \
                  created_by, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
@@ -226,10 +249,15 @@ pub(crate) async fn patch(
             let (mut public, mut secret_keys) = (None, None);
             if let Some(config) = patch.config_json {
                 let config = provider_config::check(&kind, config)?;
-                // Without a secret, the one that is sealed stays; another kind needs its own.
+                // Without a secret, those that are sealed stay; another kind needs its own.
                 if kind != old_kind || !config.secret.is_empty() {
-                    require_secret(&kind, &config)?;
-                    secret_keys = Some(seal(tx, &vault, &place(zone.as_str(), &id), &config).await?);
+                    require_secrets(&config, |key| config.secret.contains_key(key))?;
+                    secret_keys = Some(seal(tx, &vault, &secret_place(zone.as_str(), &id), &config).await?);
+                } else {
+                    let sealed = before.get("secret_config_keys").and_then(Value::as_array);
+                    let sealed = |key: &str| sealed.is_some_and(|keys| keys.iter().any(|name| name == key));
+                    require_secrets(&config, sealed)?;
+                    check_sealed_key(tx, &vault, (&zone, &id), &config).await?;
                 }
                 public = Some(Value::Object(config.public).to_string());
             }
@@ -245,12 +273,16 @@ pub(crate) async fn patch(
             .bind(kind.as_str())
             .bind(public)
             .bind(secret_keys)
-            .bind(author)
+            .bind(author.as_str())
             .bind(now)
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
+            if kind != old_kind {
+                // What persons allowed, they allowed to the provider as it was.
+                revoke(tx, &zone, Whose::Provider(&id), &author).await?;
+            }
             if kind != old_kind || configured {
                 for (resource, _) in bound(tx, &id).await? {
                     tx.record_change(&zone, &Change::Resource { id: resource }).await?;
@@ -282,7 +314,8 @@ pub(crate) async fn archive(
         Box::pin(async move {
             find(tx.connection(), zone.as_str(), &id).await?;
             archive_row(tx, "providers", &id, &author).await?;
-            custody::forget(tx, &place(zone.as_str(), &id)).await?;
+            custody::forget(tx, &secret_place(zone.as_str(), &id)).await?;
+            revoke(tx, &zone, Whose::Provider(&id), &author).await?;
             for (_, identifier) in bound(tx, &id).await? {
                 tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;
             }

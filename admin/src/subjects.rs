@@ -3,6 +3,7 @@
 
 use crate::app::{App, Done, Kind, zone_id};
 use crate::body::{Body, Text};
+use crate::connections;
 use crate::cut;
 use crate::gate::Call;
 use crate::page::{Bounds, Key, Params, page};
@@ -67,7 +68,7 @@ pub(crate) async fn list(
     page(&app, &params, BOUNDS, select, key, to_json).await
 }
 
-/// `GET /v1/zones/:z/subjects/overview?subject_id=`. Connections do not exist in this build.
+/// `GET /v1/zones/:z/subjects/overview?subject_id=`.
 pub(crate) async fn overview(
     State(app): State<App>,
     Path(zone): Path<String>,
@@ -85,7 +86,7 @@ pub(crate) async fn overview(
          JOIN authority_records r ON r.id = s.subject_authority_record_id \
          JOIN applications a ON a.id = s.application_id",
     )
-    .and_text("s.zone_id = ?", zone)
+    .and_text("s.zone_id = ?", zone.as_str())
     .and_text("r.subject_id = ?", subject)
     .all(&mut connection, " ORDER BY s.started_at DESC, s.id DESC")
     .await?;
@@ -106,7 +107,7 @@ pub(crate) async fn overview(
     Ok(Json(json!({
         "subject": to_json(row)?,
         "governed": { "active": active, "total": sessions.len(), "recent": recent },
-        "connections": [],
+        "connections": connections::of_subject(&mut connection, &zone, subject).await?,
     })))
 }
 
@@ -142,11 +143,12 @@ pub(crate) async fn revoke(
                 return Err(Problem::absent("subject_not_found"));
             }
             let done = cut::cut(tx, &cause, &Selector::Subject { id: subject.clone() }).await?;
+            let connections = connections::revoke_subject(tx, &cause, &subject).await?;
             // A token that the issuer gave out before does not bring the user back.
             FederatedSubject::bar(tx, &zone, &subject).await?;
             let body = json!({
                 "subject_id": subject, "authority_records": done.records, "sessions": done.sessions,
-                "delegations": done.edges, "connections": 0,
+                "delegations": done.edges, "connections": connections,
             });
             Ok(Done::new(StatusCode::OK, Kind::Action, ("subjects", &subject), body))
         })

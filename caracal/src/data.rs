@@ -26,6 +26,8 @@ pub(crate) struct Secrets {
     pub(crate) sts_admin_token: String,
     /// Seals all other secrets, 64 hex digits.
     pub(crate) secret_store_key: String,
+    /// The key before it, for as long as something may be sealed under it.
+    pub(crate) secret_store_key_previous: Option<String>,
     /// Keys the hashes of client secrets and tokens, hex.
     pub(crate) hash_key: String,
     /// Keys the ledger's chain, hex.
@@ -63,6 +65,7 @@ impl DataFolder {
             coordinator_token: secret("coordinatorToken")?,
             sts_admin_token: secret("stsAdminToken")?,
             secret_store_key: secret("secretStoreKek")?,
+            secret_store_key_previous: read_if_there(&folder.join("secretStoreKekPrevious"))?,
             hash_key: secret("hashKey")?,
             audit_hmac_key: secret("auditHmacKey")?,
             gateway_sts_hmac_key: secret("gatewayStsHmacKey")?,
@@ -91,6 +94,14 @@ fn read_or_make(
     if !path.exists() {
         write_private(path, &format!("{}\n", make()?))?;
     }
+    read_secret(path)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
+    if path.exists() { read_secret(path).map(Some) } else { Ok(None) }
+}
+
+fn read_secret(path: &Path) -> Result<String, Error> {
     refuse_if_open_to_others(path, "600")?;
     let text = fs::read_to_string(path).map_err(Error::file(path))?;
     let text = text.trim_end();
@@ -143,6 +154,9 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(folder.secrets(), Err(Error::Permissions { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(folder.secrets().unwrap().secret_store_key_previous, None);
+        write_private(&root.join("secrets").join("secretStoreKekPrevious"), "before\n").unwrap();
+        assert_eq!(folder.secrets().unwrap().secret_store_key_previous.as_deref(), Some("before"));
         fs::write(&path, "\n").unwrap();
         assert!(matches!(folder.secrets(), Err(Error::Secret { .. })));
     }

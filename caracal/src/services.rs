@@ -142,7 +142,7 @@ impl Routers {
         };
         let hash_key = hex("hashKey", &secrets.hash_key)?;
         let audit_key = hex("auditHmacKey", &secrets.audit_hmac_key)?;
-        let vault = Vault::new(&secrets.secret_store_key, None, &hash_key)
+        let vault = Vault::new(&secrets.secret_store_key, secrets.secret_store_key_previous.as_deref(), &hash_key)
             .map_err(|error| Error::Setting { name: "secretStoreKek", why: error.to_string() })?;
         let gateway_key = GatewayKey::from_hex(&secrets.gateway_sts_hmac_key)
             .map_err(|error| Error::Setting { name: "gatewayStsHmacKey", why: error.to_string() })?;
@@ -160,6 +160,10 @@ impl Routers {
             admin_token: Some(caracal_sts::AdminToken::new(secrets.sts_admin_token.clone())),
             egress,
         });
+        if secrets.secret_store_key_previous.is_some() {
+            let (secrets, zone_keys) = (sts.providers().reseal().await?, keys.reseal().await?);
+            tracing::info!(secrets, zone_keys, "sealed anew; secretStoreKekPrevious can be removed");
+        }
         let jobs = caracal_coordinator::Config {
             store: store.clone(),
             keys: keys.clone(),
@@ -174,6 +178,7 @@ impl Routers {
             keys,
             admin_token: secrets.admin_token.clone(),
             hmac_key: audit_key.clone(),
+            providers: sts.providers().clone(),
         };
         caracal_admin::seed(&admin)
             .await

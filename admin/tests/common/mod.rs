@@ -4,9 +4,11 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use caracal_admin::{Config, router, seed};
+use caracal_store::egress::{Egress, EgressOptions};
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError};
+use caracal_sts::providers::Providers;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -40,20 +42,32 @@ impl Answer {
 }
 
 pub fn config(store: &Store, token: &str) -> Config {
+    config_calling(store, token, Egress::new(EgressOptions::default()).unwrap())
+}
+
+/// The same, where providers are called this way.
+pub fn config_calling(store: &Store, token: &str, egress: Egress) -> Config {
     let vault = Vault::new(KEK, None, b"hash-key").unwrap();
+    let providers = Providers::new(store.clone(), vault.clone(), egress, 3600);
     Config {
         store: store.clone(),
         keys: ZoneKeys::new(store.clone(), vault.clone()),
         vault,
         admin_token: token.to_owned(),
         hmac_key: CHAIN_KEY.to_vec(),
+        providers,
     }
 }
 
 pub async fn bench() -> Bench {
+    bench_calling(Egress::new(EgressOptions::default()).unwrap()).await
+}
+
+/// The same, where providers are called this way.
+pub async fn bench_calling(egress: Egress) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
-    let config = config(&store, BOOTSTRAP);
+    let config = config_calling(&store, BOOTSTRAP, egress);
     seed(&config).await.unwrap();
     let vault = config.vault.clone();
     Bench { _dir: dir, store, vault, router: router(config) }

@@ -182,6 +182,11 @@ fn open(vault: &Vault, envelope: &str, place: &str) -> Result<Hidden, Credential
 }
 
 impl Standing {
+    /// Is there anything to look for at a provider of this kind?
+    pub(crate) fn is_needed(provider: &Provider) -> bool {
+        Kind::parse(&provider.kind) == Some(Kind::AuthorizationCode)
+    }
+
     /// What the subject's connection at this provider is good for.
     pub(crate) async fn of(
         connection: &mut AnyConnection,
@@ -190,7 +195,7 @@ impl Standing {
         subject: Option<&str>,
         now: i64,
     ) -> Result<Self, StoreError> {
-        if Kind::parse(&provider.kind) != Some(Kind::AuthorizationCode) {
+        if !Self::is_needed(provider) {
             return Ok(Self::Unneeded);
         }
         let Some(subject) = subject.filter(|subject| !subject.is_empty()) else { return Ok(Self::NoUser) };

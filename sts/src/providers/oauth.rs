@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caracal_mandate::id::ZoneId;
 use caracal_store::model::Provider;
 use caracal_store::{StoreError, ids};
+use sqlx::AnyConnection;
 
 /// One flow: two values that are drawn anew for each.
 #[derive(Debug, Clone)]
@@ -98,18 +99,17 @@ impl Providers {
         Ok(Tokens::of_answer(answer, None, now, self.0.max_life))
     }
 
-    /// The tokens of an active connection, to be given back once it is revoked.
+    /// The tokens of the active connection of a provider and a subject, to be given back once it is revoked.
     ///
     /// # Errors
     /// [`CredentialError::Sealed`], [`CredentialError::Store`].
-    pub async fn tokens_of(
+    pub async fn tokens_in(
         &self,
+        connection: &mut AnyConnection,
         zone: &ZoneId,
-        provider: &str,
-        subject: &str,
+        of: (&str, &str),
     ) -> Result<Option<Tokens>, CredentialError> {
-        let mut reading = self.0.store.read().await?;
-        tokens_of(&mut reading, &self.0.vault, zone, (provider, subject)).await
+        tokens_of(connection, &self.0.vault, zone, of).await
     }
 
     /// Gives tokens back to their provider: the refresh token where there is one, since the other ends with it. Best

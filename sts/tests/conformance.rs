@@ -1,16 +1,72 @@
-//! Holds `docs/conformance.md` to the code: no number is missing, no test that it names is, and no numbered test is
+//! Holds `docs/conformance.md` and `docs/conformance-coordinator.md` to the code: no number is missing, no test that it names is, and no numbered test is
 //! left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// A heading of the page, how its tests are named by number, and its numbers.
-const TABLES: [(&str, &str, std::ops::RangeInclusive<u32>); 3] = [
-    ("## Sections", "", 4..=19),
-    ("## Weaknesses of the reference (§27)", "sts_27_", 1..=28),
-    ("## Edge cases (§28)", "sts_28_", 1..=20),
+/// A table of a page.
+struct Table {
+    page: &'static str,
+    heading: &'static str,
+    /// How its tests are named, the number being padded to so many digits; empty where they are named otherwise.
+    prefix: (&'static str, usize),
+    numbers: &'static [RangeInclusive<u32>],
+    /// Has every row a test? Only what the reference's documents get wrong has none.
+    shown: bool,
+}
+
+const STS: &str = "docs/conformance.md";
+const COORDINATOR: &str = "docs/conformance-coordinator.md";
+const SECTIONS: &str = "## Sections";
+
+const TABLES: [Table; 8] = [
+    Table { page: STS, heading: SECTIONS, prefix: ("", 0), numbers: &[4..=19], shown: true },
+    Table {
+        page: STS,
+        heading: "## Weaknesses of the reference (§27)",
+        prefix: ("sts_27_", 2),
+        numbers: &[1..=28],
+        shown: false,
+    },
+    Table {
+        page: STS,
+        heading: "## Edge cases (§28)",
+        prefix: ("sts_28_", 2),
+        numbers: &[1..=20],
+        shown: true,
+    },
+    Table { page: COORDINATOR, heading: SECTIONS, prefix: ("", 0), numbers: &[2..=15], shown: true },
+    Table {
+        page: COORDINATOR,
+        heading: "## Edge cases (§23)",
+        prefix: ("coordinator_23_", 2),
+        numbers: &[1..=30],
+        shown: true,
+    },
+    Table {
+        page: COORDINATOR,
+        heading: "## Weaknesses of the reference (§24)",
+        prefix: ("coordinator_24_", 2),
+        numbers: &[1..=25],
+        shown: false,
+    },
+    Table {
+        page: COORDINATOR,
+        heading: "## Once stricter (§25)",
+        prefix: ("", 0),
+        numbers: &[1..=10],
+        shown: true,
+    },
+    Table {
+        page: COORDINATOR,
+        heading: "## The FAQ",
+        prefix: ("faq_", 3),
+        numbers: &[5..=8, 20..=26],
+        shown: true,
+    },
 ];
 
 fn root() -> PathBuf {
@@ -46,7 +102,9 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The name of every test of the workspace.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for crate_folder in ["admin", "audit", "coordinator", "filter", "mandate", "store", "sts", "tests"] {
+    for crate_folder in
+        ["admin", "audit", "caracal", "coordinator", "filter", "mandate", "store", "sts", "tests"]
+    {
         for folder in ["src", "tests"].map(|name| root().join(crate_folder).join(name)) {
             if folder.is_dir() {
                 sources(&folder, &mut files);
@@ -73,30 +131,23 @@ fn tests() -> BTreeSet<String> {
 
 #[test]
 fn every_number_is_listed_and_every_named_test_is_there() {
-    let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
     let tests = tests();
     assert!(tests.contains("every_number_is_listed_and_every_named_test_is_there"), "tests are found");
-    for (heading, prefix, numbers) in TABLES {
-        let rows = rows(&page, heading);
-        assert_eq!(rows.keys().copied().collect::<Vec<_>>(), numbers.collect::<Vec<_>>(), "{heading}");
+    for Table { page, heading, prefix: (prefix, width), numbers, shown } in TABLES {
+        let rows = rows(&fs::read_to_string(root().join(page)).unwrap(), heading);
+        let expected: Vec<u32> = numbers.iter().flat_map(Clone::clone).collect();
+        assert_eq!(rows.keys().copied().collect::<Vec<_>>(), expected, "{page} {heading}");
+        let mut listed = BTreeSet::new();
         for (number, (done, names)) in &rows {
             assert!(!done.is_empty(), "{heading} {number}");
             let missing: Vec<_> = names.difference(&tests).collect();
-            assert!(missing.is_empty(), "{heading} {number}: there is no test {missing:?}");
-            // Only what the reference's documentation gets wrong is shown by no test.
-            assert!(prefix == "sts_27_" || !names.is_empty(), "{heading} {number} has no test");
-            if !prefix.is_empty() {
-                let own = format!("{prefix}{number:02}_");
-                let unlisted: Vec<_> =
-                    tests.iter().filter(|name| name.starts_with(&own) && !names.contains(*name)).collect();
-                assert!(unlisted.is_empty(), "{heading} {number} does not name {unlisted:?}");
-            }
+            assert!(missing.is_empty(), "{page} {heading} {number}: there is no test {missing:?}");
+            assert!(!shown || !names.is_empty(), "{page} {heading} {number} has no test");
+            let own = format!("{prefix}{number:0width$}_");
+            listed.extend(names.iter().filter(|name| !prefix.is_empty() && name.starts_with(&own)));
         }
-        let stray: Vec<_> = tests
-            .iter()
-            .filter(|name| !prefix.is_empty() && name.starts_with(prefix))
-            .filter(|name| !rows.keys().any(|number| name.starts_with(&format!("{prefix}{number:02}_"))))
-            .collect();
-        assert!(stray.is_empty(), "no such number: {stray:?}");
+        let numbered = tests.iter().filter(|name| !prefix.is_empty() && name.starts_with(prefix));
+        let unlisted: Vec<_> = numbered.filter(|name| !listed.contains(name)).collect();
+        assert!(unlisted.is_empty(), "{page} {heading} does not name {unlisted:?} at its number");
     }
 }

@@ -48,7 +48,7 @@ async fn contract_4_6_suspend_is_reversible() {
 }
 
 #[tokio::test]
-async fn contract_24_row_24_resume_leaves_what_is_over() {
+async fn coordinator_24_24_resume_leaves_what_is_over() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     let root = world.task(&token, None, "none").await;

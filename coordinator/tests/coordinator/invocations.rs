@@ -179,7 +179,7 @@ async fn contract_12_a_deadline_ends_the_attempt_and_at_last_the_call() {
 }
 
 #[tokio::test]
-async fn contract_24_row_17_a_call_that_is_asked_to_stop_does_by_its_deadline() {
+async fn coordinator_24_17_a_call_that_is_asked_to_stop_does_by_its_deadline() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     let service = service(&world, &token, "a").await;

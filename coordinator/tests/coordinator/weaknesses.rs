@@ -20,7 +20,7 @@ fn id(started: &Value) -> String {
 }
 
 #[tokio::test]
-async fn contract_24_row_7_a_suspended_session_mints_nothing_and_a_resumed_one_does() {
+async fn coordinator_24_07_a_suspended_session_mints_nothing_and_a_resumed_one_does() {
     let both = Both::new().await;
     let token = both.bootstrap("a").await;
     let root = id(&both.start(&token, "a", json!({})).await);
@@ -40,7 +40,7 @@ async fn contract_24_row_7_a_suspended_session_mints_nothing_and_a_resumed_one_d
 }
 
 #[tokio::test]
-async fn contract_24_row_8_a_revoked_delegation_leaves_all_others() {
+async fn coordinator_24_08_a_revoked_delegation_leaves_all_others() {
     let both = Both::new().await;
     let token = both.bootstrap("a").await;
     let root = id(&both.start(&token, "a", json!({})).await);
@@ -61,7 +61,7 @@ async fn contract_24_row_8_a_revoked_delegation_leaves_all_others() {
 }
 
 #[tokio::test]
-async fn contract_24_row_20_a_new_delegation_makes_no_mandate_stale() {
+async fn coordinator_24_20_a_new_delegation_makes_no_mandate_stale() {
     let world = World::new().await;
     let token = world.token("a", "").await;
     let (one, other) = (world.task(&token, None, "none").await, world.task(&token, None, "none").await);
@@ -75,7 +75,7 @@ async fn contract_24_row_20_a_new_delegation_makes_no_mandate_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_24_row_22_nothing_is_minted_after_the_answer_of_a_revocation() {
+async fn coordinator_24_22_nothing_is_minted_after_the_answer_of_a_revocation() {
     let both = Arc::new(Both::new().await);
     let token = both.bootstrap("a").await;
     let root = id(&both.start(&token, "a", json!({})).await);

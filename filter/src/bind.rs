@@ -62,6 +62,8 @@ pub(crate) struct Route {
     bound: Option<Result<(Option<ZoneId>, ResourceIdentifier), DenyReason>>,
     /// The operation that every request of this route stands for, as `GET /v1/orders`.
     pub(crate) operation: Option<String>,
+    /// Whether the operator only tries the rules out here.
+    pub(crate) dry_run: bool,
 }
 
 impl Route {
@@ -75,7 +77,15 @@ impl Route {
             bound: Some(bound_by_route(host)),
             // What is no text is no operation either, and names none.
             operation: metadata(host, "operation").map(|text| String::from_utf8(text).unwrap_or_default()),
+            // Only a resource's own door may be left open, and only by the word that says so.
+            dry_run: worker.config.role == Role::Resource
+                && metadata(host, "dry_run").is_some_and(|flag| flag == [1] || flag == b"true"),
         }
+    }
+
+    /// The resource that is bound, if one is.
+    pub(crate) fn resource(self) -> Option<ResourceIdentifier> {
+        self.bound?.ok().map(|(_, resource)| resource)
     }
 }
 

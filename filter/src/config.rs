@@ -104,6 +104,27 @@ pub struct AuditConfig {
     pub capacity: usize,
 }
 
+/// How a worker comes to know the feed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FeedSource {
+    /// A singleton polls and shares it.
+    Singleton,
+    /// Each worker polls for itself, where no singleton can run.
+    Worker {
+        /// How long the STS may hold a poll back, in seconds.
+        wait_s: u64,
+    },
+}
+
+/// A URL by which clients name the resource (RFC 9728 §1.2).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicUrl {
+    /// Scheme and authority.
+    pub origin: String,
+    /// The path; empty for `/`.
+    pub path: String,
+}
+
 /// Configuration of the filter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FilterConfig {
@@ -129,6 +150,14 @@ pub struct FilterConfig {
     pub forward_mandate: bool,
     /// How many verified tokens a worker remembers.
     pub signature_cache: usize,
+    /// Whether requests that would be refused pass, and are only counted and written down (resource role only).
+    pub dry_run: bool,
+    /// Whether the metadata of the protected resource is served, and refusals point to it (RFC 9728).
+    pub resource_metadata: bool,
+    /// The resource's own URL; `None` takes the one that the client calls.
+    pub public_url: Option<PublicUrl>,
+    /// How the feed is followed.
+    pub feed: FeedSource,
     /// The cluster for upstreams without TLS (gateway role only).
     pub plain_cluster: String,
     /// The cluster for upstreams with TLS (gateway role only).
@@ -214,9 +243,49 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
         max_body_bytes: fields.number("max_body_bytes", 10 * 1024 * 1024, 1..=1 << 40)?,
         forward_mandate,
         signature_cache: fields.size("signature_cache", 4_096, 0..=1 << 20)?,
+        dry_run: dry_run(fields, role)?,
+        resource_metadata: fields.flag("resource_metadata")?.unwrap_or(true),
+        public_url: fields.text("public_url")?.map(|url| public_url(&url)).transpose()?,
+        feed: feed_source(fields)?,
         plain_cluster: fields.text("plain_cluster")?.unwrap_or_else(|| "dfp_plain".to_owned()),
         tls_cluster: fields.text("tls_cluster")?.unwrap_or_else(|| "dfp_tls".to_owned()),
     })
+}
+
+fn dry_run(fields: &mut Fields, role: Role) -> Result<bool, ConfigError> {
+    let dry_run = fields.flag("dry_run")?;
+    if dry_run.is_some() && role == Role::Gateway {
+        return Err(invalid(
+            "dry_run",
+            "has no meaning for role \"gateway\": without a mandate there is no upstream",
+        ));
+    }
+    Ok(dry_run.unwrap_or(false))
+}
+
+fn public_url(url: &str) -> Result<PublicUrl, ConfigError> {
+    let bad = || invalid("public_url", "is not an http(s) URL without query and fragment");
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).ok_or_else(bad)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]%@!$&'()*+,;=".contains(&byte);
+    if !rest.bytes().all(plain) {
+        return Err(bad());
+    }
+    let authority = rest.split('/').next().filter(|authority| !authority.is_empty()).ok_or_else(bad)?;
+    let path = rest.strip_prefix(authority).unwrap_or_default();
+    let origin = url.strip_suffix(path).unwrap_or(url);
+    Ok(PublicUrl {
+        origin: origin.to_owned(),
+        path: if path == "/" { String::new() } else { path.to_owned() },
+    })
+}
+
+fn feed_source(fields: &mut Fields) -> Result<FeedSource, ConfigError> {
+    let wait_s = fields.number("feed_wait_s", 10, 1..=60)?;
+    match fields.text("feed")?.as_deref() {
+        None | Some("singleton") => Ok(FeedSource::Singleton),
+        Some("worker") => Ok(FeedSource::Worker { wait_s }),
+        Some(_) => Err(invalid("feed", "is neither \"singleton\" nor \"worker\"")),
+    }
 }
 
 fn binding(fields: &mut Fields, zone: Option<&ZoneId>) -> Result<Binding, ConfigError> {
@@ -406,6 +475,13 @@ mod tests {
             ("gateway_id", json!("a b"), "gateway_id"),
             ("max_feed_age_ms", json!(-1), "max_feed_age_ms"),
             ("max_feed_age_ms", json!("30000"), "max_feed_age_ms"),
+            ("dry_run", json!("yes"), "dry_run"),
+            ("feed", json!("both"), "feed"),
+            ("feed_wait_s", json!(0), "feed_wait_s"),
+            ("public_url", json!("ftp://x"), "public_url"),
+            ("public_url", json!("https://"), "public_url"),
+            ("public_url", json!("https://x/a?b"), "public_url"),
+            ("resource_metadata", json!(1), "resource_metadata"),
             ("max_body_bytes", json!(0), "max_body_bytes"),
             ("forward_mandate", json!("yes"), "forward_mandate"),
             ("sts", json!({"cluster": 7}), "sts.cluster"),

@@ -39,11 +39,11 @@ pub struct Event {
     pub zone_id: Option<String>,
     /// The request.
     pub request_id: String,
-    /// `gateway_resource_request` or `gateway_denied`. Of a replay the STS tells, where it is found.
+    /// `gateway_resource_request`, `gateway_denied` or `gateway_dry_run`. Of a replay the STS tells, where it is found.
     pub event_type: &'static str,
     /// `allow` or `deny`.
     pub decision: &'static str,
-    /// `executed`, `refused` or `cancelled`.
+    /// `executed`, `refused`, `cancelled` or `dry_run`.
     pub evaluation_status: &'static str,
     /// The reason's code, for a deny.
     pub reason: Option<&'static str>,
@@ -90,6 +90,8 @@ pub struct Metadata {
     pub revocation_interrupted: bool,
     /// Why only the STS could decide.
     pub doubt: Option<&'static str>,
+    /// The name of the decision.
+    pub decision_id: Option<String>,
     /// `filter`, or `sts` where it was asked about this request.
     pub decided_by: Option<&'static str>,
 }
@@ -147,6 +149,7 @@ impl Metadata {
         members.text("provider_id", self.provider_id.as_deref());
         members.text("connection_id", self.connection_id.as_deref());
         members.text("doubt", self.doubt);
+        members.text("decision_id", self.decision_id.as_deref());
         members.text("decided_by", self.decided_by);
         if self.revocation_interrupted {
             members.0.insert("revocation_interrupted".to_owned(), Value::Bool(true));
@@ -175,6 +178,7 @@ pub struct Evidence {
     pending: VecDeque<Event>,
     reserved: usize,
     last_seq: u64,
+    decisions: u64,
     in_flight: Option<CallToken>,
     /// How many events the next call may hold: fewer after Audit refused a call as such.
     batch_limit: usize,
@@ -198,11 +202,24 @@ impl Evidence {
             pending: VecDeque::new(),
             reserved: 0,
             last_seq: 0,
+            decisions: 0,
             in_flight: None,
             batch_limit: MAX_BATCH,
             failures: 0,
             pause: Pause::default(),
         }
+    }
+
+    /// The name of this worker, new with every start of the VM.
+    #[must_use]
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// A name for the next decision that nothing else has.
+    pub fn next_decision(&mut self) -> String {
+        self.decisions += 1;
+        format!("{}-{:x}-{:x}", self.worker, self.incarnation, self.decisions)
     }
 
     /// Asks for a place before a request is decided.

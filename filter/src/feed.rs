@@ -1,5 +1,5 @@
-//! The feed singleton: long-polls the STS on Envoy's main thread and shares what it learns with all
-//! workers (layout of the shared data: [`crate::snapshot`]).
+//! Following the feed. The singleton long-polls the STS on Envoy's main thread and shares what it learns with all
+//! workers (layout of the shared data: [`crate::snapshot`]). Where no singleton can run, every worker polls for itself.
 
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::{FEED_PATH, FeedResponse, FeedState};
@@ -22,11 +22,14 @@ const MAX_BACKOFF_MS: u64 = 5_000;
 /// What a poll may take beyond the time that the STS may hold it back, in milliseconds.
 const POLL_GRACE_MS: u64 = 5_000;
 
-/// Polls and shares.
+/// Polls, and shares what it learns where others need it.
 pub struct FeedPoller {
     config: FeedConfig,
     key: GatewayKey,
+    shares: bool,
     state: FeedState,
+    /// When the STS was last heard, unix milliseconds.
+    polled_at: Option<u64>,
     /// Which snapshot the shared deltas continue; 0 before the first one.
     lineage: u64,
     /// Generations of the deltas that were shared since the snapshot was written.
@@ -43,13 +46,33 @@ impl FeedPoller {
         Self {
             config,
             key,
+            shares: true,
             state: FeedState::default(),
+            polled_at: None,
             lineage: 0,
             deltas: Vec::new(),
             in_flight: None,
             failures: 0,
             pause: Pause::default(),
         }
+    }
+
+    /// A poller that keeps what it learns to itself.
+    #[must_use]
+    pub fn unshared(config: FeedConfig, key: GatewayKey) -> Self {
+        Self { shares: false, ..Self::new(config, key) }
+    }
+
+    /// What it knows.
+    #[must_use]
+    pub fn state(&self) -> &FeedState {
+        &self.state
+    }
+
+    /// When the STS was last heard, unix milliseconds; `None` before the first time and after a gap.
+    #[must_use]
+    pub fn polled_at(&self) -> Option<u64> {
+        self.polled_at
     }
 
     /// Starts a poll when none is under way and the pause after a failure is over.
@@ -115,22 +138,34 @@ impl FeedPoller {
         if let Err(error) = self.state.apply(response) {
             // Ask for everything: nothing that was known is worth keeping after a gap.
             self.state = FeedState::default();
+            self.polled_at = None;
             return Err(error.to_string());
         }
+        self.polled_at = Some(host.now());
         if is_snapshot {
             self.lineage = new_lineage(host);
-            self.share_snapshot(host);
-        } else if generation != previous {
-            self.share_delta(host, generation, text);
         }
-        let status =
-            Status { generation, polled_at: host.now(), lineage: self.lineage, time: self.state.time };
-        host.share(snapshot::STATUS_KEY, &status.to_bytes());
+        if self.shares {
+            self.share(host, is_snapshot, (generation != previous).then_some(text));
+        }
         host.count(metrics::FEED_POLLS, 1);
         host.gauge(metrics::FEED_GENERATION, generation.0);
         let (_, _, revoked) = self.state.counts();
         host.gauge(metrics::REVOCATIONS_ACTIVE, u64::try_from(revoked).unwrap_or(u64::MAX));
         Ok(())
+    }
+
+    /// Shares the state as it is now: whole, or by the text of the answer that led to it.
+    fn share(&mut self, host: &dyn Host, is_snapshot: bool, delta: Option<&[u8]>) {
+        let generation = self.state.generation;
+        match delta {
+            _ if is_snapshot => self.share_snapshot(host),
+            Some(text) => self.share_delta(host, generation, text),
+            None => {}
+        }
+        let status =
+            Status { generation, polled_at: host.now(), lineage: self.lineage, time: self.state.time };
+        host.share(snapshot::STATUS_KEY, &status.to_bytes());
     }
 
     fn share_delta(&mut self, host: &dyn Host, generation: Generation, text: &[u8]) {

@@ -115,6 +115,18 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
     Ok(())
 }
 
+/// Prepares a request that would be refused for the service behind this filter: as it came, but without what only the
+/// filter may say.
+pub fn untouched(worker: &Worker, inbound: &Inbound) {
+    let host = worker.host.as_ref();
+    for name in inbound.names() {
+        if name.starts_with("x-caracal-") {
+            host.remove_header(Direction::Request, name);
+        }
+    }
+    host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
+}
+
 /// Prepares a request for the upstream that the STS named; returns that upstream's host. Nothing is
 /// changed unless everything fits.
 ///

@@ -107,6 +107,8 @@ pub trait Host {
     fn remove_header(&self, direction: Direction, name: &str);
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// Notes something about the stream for access logs and other filters, as filter state `wasm.<key>`.
+    fn filter_state(&self, key: &str, value: &str);
     /// Reads what any VM of this `vm_id` shared.
     fn shared(&self, key: &str) -> Option<Vec<u8>>;
     /// Shares a value with all VMs of this `vm_id`.
@@ -210,6 +212,10 @@ impl Host for EnvoyHost {
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         hostcalls::get_property(path.to_vec()).ok().flatten()
+    }
+
+    fn filter_state(&self, key: &str, value: &str) {
+        let _ = hostcalls::set_property(vec![key], Some(value.as_bytes()));
     }
 
     fn shared(&self, key: &str) -> Option<Vec<u8>> {

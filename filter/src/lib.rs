@@ -8,6 +8,7 @@ mod bind;
 pub mod circuit;
 pub mod config;
 pub mod crypto;
+mod discovery;
 mod entry;
 pub mod evidence;
 pub mod exchange;

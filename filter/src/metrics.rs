@@ -1,4 +1,7 @@
-//! Names of all metrics. One deny reason is one counter: `caracal_gateway_denials_<reason>_total`.
+//! Names of all metrics.
+//!
+//! One deny reason is one counter. The reason stands at the end of its name, after [`REASON_TAG`], from where Envoy's
+//! `stats_tags` make a label of it: `caracal_gateway_denials_total{reason="expiring"}`.
 
 use caracal_mandate::verdict::DenyReason;
 
@@ -36,8 +39,20 @@ pub const EVIDENCE_ERRORS: &str = "caracal_gateway_audit_sink_errors_total";
 /// Linear memory of a worker's VM, in bytes. It never shrinks.
 pub const WORKER_MEMORY: &str = "caracal_gateway_worker_memory_bytes";
 
+/// Requests for the metadata of a protected resource.
+pub const DISCOVERIES: &str = "caracal_gateway_resource_metadata_total";
+
+/// What stands between a counter's name and the reason.
+pub const REASON_TAG: &str = ".reason.";
+
 /// The counter of a reason.
 #[must_use]
 pub fn denials(reason: DenyReason) -> String {
-    format!("caracal_gateway_denials_{}_total", reason.label())
+    ["caracal_gateway_denials_total", REASON_TAG, reason.label()].concat()
+}
+
+/// The counter of what would be refused for this reason.
+#[must_use]
+pub fn dry_run_denials(reason: DenyReason) -> String {
+    ["caracal_gateway_dry_run_denials_total", REASON_TAG, reason.label()].concat()
 }

@@ -41,6 +41,11 @@ impl Record {
         }
     }
 
+    /// The name of this decision, by which logs and evidence find each other.
+    pub fn begin(&mut self, decision_id: String) {
+        self.metadata.decision_id = Some(decision_id);
+    }
+
     /// What the headers say.
     pub fn request(&mut self, inbound: &Inbound) {
         let method = inbound.method();
@@ -136,6 +141,17 @@ impl Record {
         self.reason = Some(refusal.reason.label());
         self.metadata.latency_ms = now.saturating_sub(self.started);
         self.metadata.gateway_status = refusal.status;
+    }
+
+    /// The request would be refused, and passes. `false` when that was known already: the first reason counts.
+    pub fn tried(&mut self, refusal: &Refusal) -> bool {
+        if self.reason.is_some() {
+            return false;
+        }
+        self.event_type = "gateway_dry_run";
+        self.evaluation_status = "dry_run";
+        self.reason = Some(refusal.reason.label());
+        true
     }
 
     /// The caller went away before anything was decided.

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use caracal_mandate::decide::SignatureCache;
 use caracal_mandate::gateway_signature::GatewayKey;
+use caracal_mandate::id::GatewayId;
 
 use crate::circuit::Circuit;
-use crate::config::{Config, FilterConfig};
+use crate::config::{Config, FeedConfig, FeedSource, FilterConfig};
 use crate::crypto::Verifier;
 use crate::evidence::Evidence;
 use crate::feed::{self, FeedPoller};
@@ -15,7 +16,7 @@ use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::known::Memory;
 use crate::metrics;
 use crate::signed::KEY_VARIABLE;
-use crate::snapshot::View;
+use crate::snapshot::{Feed, View};
 
 /// Milliseconds between two looks at whether evidence is due.
 const WORKER_TICK_MS: u64 = 25;
@@ -31,7 +32,7 @@ pub struct Worker {
     /// The verifier.
     pub verifier: Verifier,
     /// The feed as this worker knows it.
-    pub view: RefCell<View>,
+    pub view: RefCell<Feed>,
     /// Tokens with a good signature.
     pub signatures: RefCell<SignatureCache>,
     /// What the STS said about mandates.
@@ -92,15 +93,28 @@ impl Root {
                     verifier.name()
                 );
                 host.log(Level::Info, &message);
+                let evidence = Evidence::new(host.as_ref(), &config);
+                let feed = match config.feed {
+                    FeedSource::Singleton => Feed::Shared(View::default()),
+                    FeedSource::Worker { wait_s } => {
+                        // Each worker acknowledges what it has applied, so each has a name of its own.
+                        let name = format!("{}.{}", config.gateway_id, evidence.worker());
+                        let gateway_id = GatewayId::new(name).map_err(|error| {
+                            format!("configuration field `gateway_id` {error} with a worker's name")
+                        })?;
+                        let feed = FeedConfig { gateway_id, sts: config.sts.clone(), wait_s };
+                        Feed::Own(Box::new(FeedPoller::unshared(feed, key.clone())))
+                    }
+                };
                 Ok(Self::Filter(Rc::new(Worker {
                     host: Rc::clone(host),
                     key,
                     verifier,
-                    view: RefCell::default(),
+                    view: RefCell::new(feed),
                     signatures: RefCell::new(SignatureCache::new(config.signature_cache)),
                     memory: RefCell::new(Memory::new(config.signature_cache)),
                     circuit: RefCell::default(),
-                    evidence: RefCell::new(Evidence::new(host.as_ref(), &config)),
+                    evidence: RefCell::new(evidence),
                     config: *config,
                 })))
             }
@@ -114,6 +128,9 @@ impl Root {
             Self::Feed(poller) => poller.on_tick(host),
             Self::Filter(worker) => {
                 host.gauge(metrics::WORKER_MEMORY, memory_bytes());
+                if let Feed::Own(poller) = &mut *worker.view.borrow_mut() {
+                    poller.on_tick(host);
+                }
                 worker.evidence.borrow_mut().on_tick(host, &worker.key);
             }
         }
@@ -124,7 +141,13 @@ impl Root {
         match self {
             Self::Idle => {}
             Self::Feed(poller) => poller.on_answer(host, token, size),
-            Self::Filter(worker) => worker.evidence.borrow_mut().on_answer(host, &worker.key, token, size),
+            Self::Filter(worker) => {
+                // Either knows its own calls.
+                if let Feed::Own(poller) = &mut *worker.view.borrow_mut() {
+                    poller.on_answer(host, token, size);
+                }
+                worker.evidence.borrow_mut().on_answer(host, &worker.key, token, size);
+            }
         }
     }
 

@@ -13,6 +13,7 @@
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::{FeedResponse, FeedState};
 
+use crate::feed::FeedPoller;
 use crate::host::Host;
 use crate::wire;
 
@@ -76,6 +77,49 @@ impl Status {
 #[error("revocation state unavailable")]
 pub struct Stale;
 
+/// How a worker knows the feed.
+pub enum Feed {
+    /// From what the singleton shares.
+    Shared(View),
+    /// From its own polls.
+    Own(Box<FeedPoller>),
+}
+
+impl Feed {
+    /// The state, caught up and at most `max_age_ms` old, and the time to decide at: the own clock's, but never before
+    /// what the STS said. Anchors are forgotten by the STS's time, so a mandate that one of them could still name has
+    /// expired by then, also where the own clock was set back.
+    ///
+    /// # Errors
+    /// [`Stale`]: no snapshot yet, last poll too long ago, or a clock that went backwards.
+    pub fn fresh(&mut self, host: &dyn Host, max_age_ms: u64) -> Result<(&FeedState, u64), Stale> {
+        let now = host.now();
+        let (state, polled_at, time) = match self {
+            Self::Shared(view) => {
+                let status = view.caught_up(host)?;
+                (&view.state, status.polled_at, status.time)
+            }
+            Self::Own(poller) => {
+                let polled_at = poller.polled_at().ok_or(Stale)?;
+                (poller.state(), polled_at, poller.state().time)
+            }
+        };
+        let age = now.checked_sub(polled_at).ok_or(Stale)?;
+        if age > max_age_ms { Err(Stale) } else { Ok((state, now.max(time))) }
+    }
+
+    /// The state as far as it can be caught up with, however old: for streams that were allowed already.
+    pub fn latest(&mut self, host: &dyn Host) -> &FeedState {
+        match self {
+            Self::Shared(view) => {
+                let _ = view.caught_up(host);
+                &view.state
+            }
+            Self::Own(poller) => poller.state(),
+        }
+    }
+}
+
 /// A worker's own copy of the state. Starts empty, also after the VM was reloaded.
 #[derive(Default)]
 pub struct View {
@@ -84,29 +128,10 @@ pub struct View {
 }
 
 impl View {
-    /// The state, caught up with what is shared and at most `max_age_ms` old, and the time to decide at: the own clock's,
-    /// but never before what the STS said. Anchors are forgotten by the STS's time, so a mandate that one of them could
-    /// still name has expired by then, also where the own clock was set back.
-    ///
-    /// # Errors
-    /// [`Stale`]: no snapshot yet, last poll too long ago, or a clock that went backwards.
-    pub fn fresh(&mut self, host: &dyn Host, max_age_ms: u64) -> Result<(&FeedState, u64), Stale> {
+    fn caught_up(&mut self, host: &dyn Host) -> Result<Status, Stale> {
         let status = host.shared(STATUS_KEY).and_then(|bytes| Status::from_bytes(&bytes)).ok_or(Stale)?;
-        let now = host.now();
-        let age = now.checked_sub(status.polled_at).ok_or(Stale)?;
-        if age > max_age_ms {
-            return Err(Stale);
-        }
         self.catch_up(host, status)?;
-        Ok((&self.state, now.max(status.time)))
-    }
-
-    /// The state as far as it can be caught up with, however old: for streams that were allowed already.
-    pub fn latest(&mut self, host: &dyn Host) -> &FeedState {
-        if let Some(status) = host.shared(STATUS_KEY).and_then(|bytes| Status::from_bytes(&bytes)) {
-            let _ = self.catch_up(host, status);
-        }
-        &self.state
+        Ok(status)
     }
 
     fn catch_up(&mut self, host: &dyn Host, status: Status) -> Result<(), Stale> {

@@ -75,6 +75,7 @@ pub(crate) struct FakeHost {
     pub(crate) logs: RefCell<Vec<String>>,
     pub(crate) counters: RefCell<HashMap<String, u64>>,
     pub(crate) gauges: RefCell<HashMap<String, u64>>,
+    pub(crate) filter_state: RefCell<HashMap<String, String>>,
     pub(crate) answer: RefCell<Option<Answer>>,
     pub(crate) resumed: Cell<u32>,
     pub(crate) resets: Cell<u32>,
@@ -138,6 +139,9 @@ impl Host for FakeHost {
     }
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         self.properties.borrow().get(&path.join("/")).cloned()
+    }
+    fn filter_state(&self, key: &str, value: &str) {
+        self.filter_state.borrow_mut().insert(key.to_owned(), value.to_owned());
     }
     fn shared(&self, key: &str) -> Option<Vec<u8>> {
         self.shared.borrow().get(key).cloned()
@@ -243,7 +247,7 @@ impl World {
         json!({
             "zone_id": "z1", "authority_epoch": 3, "policy_epoch": 0, "keys": [jwk],
             "resources": [
-                {"identifier": RESOURCE, "enforcement": "enforced", "operations": [
+                {"identifier": RESOURCE, "enforcement": "enforced", "scopes": ["orders:read"], "operations": [
                     {"method": "GET", "path": "/v1/orders", "scope": "orders:read"},
                     {"method": "POST", "path": "/v1/orders", "scope": "orders:read"}]},
                 {"identifier": "resource://multi", "enforcement": "transport_uniform", "multi_use": true},

@@ -1,0 +1,234 @@
+//! One request, from its headers to its end.
+//!
+//! A request is `New`, then `Asking` while the STS is asked, and ends up `Forwarded` or `Refused`.
+//! [`Flow::Continue`] on the way to the upstream comes from `Forwarded` only. One function enters that stage, and it is
+//! called for a verdict that allows without doubt, and for one whose doubt the STS took away: just now, or when it was
+//! asked about the same mandate under the same policy.
+//!
+//! Where the operator tries a resource's rules out first (`dry_run`), what would be refused becomes `Tried` and passes:
+//! that is decided in one place as well, [`Request::refuse`].
+
+mod asking;
+mod ending;
+
+use std::rc::Rc;
+
+use caracal_mandate::anchor::Anchor;
+use caracal_mandate::scope::Scope;
+use caracal_mandate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
+
+use crate::bind::{self, Route};
+use crate::discovery;
+use crate::evidence::Admission;
+use crate::exchange::Question;
+use crate::forward::{self, Inbound};
+use crate::host::{AnswerSize, CallToken, Host};
+use crate::known::Case;
+use crate::metrics;
+use crate::record::Record;
+use crate::root::Worker;
+use asking::Asking;
+
+/// What the host does next with the stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flow {
+    /// Pass on.
+    Continue,
+    /// Stop; nothing passes until something is said.
+    Pause,
+}
+
+enum Stage {
+    New,
+    Asking(Box<Asking>),
+    Forwarded(Rc<VerifiedMandate>),
+    /// It would be refused, and passes because the operator only tries the rules out.
+    Tried,
+    /// Answered in the upstream's place.
+    Refused,
+}
+
+/// One request.
+pub struct Request {
+    worker: Rc<Worker>,
+    stage: Stage,
+    inbound: Inbound,
+    route: Route,
+    body_bytes: u64,
+    record: Record,
+    admission: Option<Admission>,
+    /// The scope that the request needs and its mandate lacks.
+    missing_scope: Option<Scope>,
+}
+
+impl Request {
+    /// A request of which nothing is known yet.
+    #[must_use]
+    pub fn new(worker: Rc<Worker>) -> Self {
+        let record = Record::new(worker.host.now(), worker.config.role);
+        Self {
+            worker,
+            stage: Stage::New,
+            inbound: Inbound::default(),
+            route: Route::default(),
+            body_bytes: 0,
+            record,
+            admission: None,
+            missing_scope: None,
+        }
+    }
+
+    fn host(&self) -> &dyn Host {
+        self.worker.host.as_ref()
+    }
+
+    /// The headers are there: decides, or asks the STS.
+    pub fn on_request_headers(&mut self) -> Flow {
+        if !matches!(self.stage, Stage::New) {
+            return self.refuse(DenyReason::Internal);
+        }
+        self.inbound = match Inbound::read(self.host()) {
+            Some(inbound) => inbound,
+            None => return self.refuse(DenyReason::Internal),
+        };
+        #[cfg(all(feature = "trap-for-tests", target_arch = "wasm32"))]
+        if self.inbound.first("x-caracal-test-trap").is_some() {
+            core::arch::wasm32::unreachable();
+        }
+        if let Some(document) = discovery::document(&self.worker, &self.inbound) {
+            self.stage = Stage::Refused;
+            self.host().count(metrics::DISCOVERIES, 1);
+            self.host().reply(200, discovery::HEADERS, &document);
+            return Flow::Pause;
+        }
+        self.route = Route::read(&self.worker);
+        let decision_id = self.worker.evidence.borrow_mut().next_decision();
+        self.host().filter_state("caracal.decision_id", &decision_id);
+        self.record.begin(decision_id);
+        self.record.request(&self.inbound);
+        self.host().count(metrics::REQUESTS, 1);
+        let admission = self.worker.evidence.borrow_mut().admit(self.host());
+        self.admission = Some(admission);
+        if admission == Admission::Backlog {
+            return self.refuse(DenyReason::AuditBacklog);
+        }
+        let decision = match bind::judge(&self.worker, &self.route, &self.inbound) {
+            Ok(decision) => decision,
+            Err(reason) => return self.refuse(reason),
+        };
+        self.record.decision(decision.resource.as_ref(), decision.mandate.as_deref());
+        if let Some(mandate) = &decision.mandate {
+            let session = mandate.claims.agent_session_id.as_ref().map_or("", |session| session.as_str());
+            self.host().filter_state("caracal.subject", &mandate.claims.sub);
+            self.host().filter_state("caracal.application", mandate.claims.client_id.as_str());
+            self.host().filter_state("caracal.session", session);
+        }
+        self.missing_scope = decision.missing_scope.clone();
+        let verdict = decision.verdict.clone();
+        let flow = match (verdict, Case::of(decision)) {
+            (Verdict::Deny(reason), _) => Err(reason.into()),
+            (Verdict::Allow(_), Some(case)) => self.settled(case),
+            (Verdict::Ask(_, Doubt::SingleUse), Some(case)) => {
+                self.ask(case, Doubt::SingleUse, Question::Exchange { burn: true })
+            }
+            (Verdict::Ask(_, doubt), Some(case)) => self.doubtful(case, doubt),
+            (Verdict::Allow(_) | Verdict::Ask(..), None) => Err(DenyReason::Internal.into()),
+        };
+        flow.unwrap_or_else(|refusal| self.refuse(refusal))
+    }
+
+    /// Part of the request's body. Refuses what exceeds the limit.
+    pub fn on_request_body(&mut self, bytes: usize) -> Flow {
+        let revoked = match &self.stage {
+            Stage::Forwarded(mandate) => self.revoked(mandate),
+            Stage::Tried => return Flow::Continue,
+            Stage::New | Stage::Asking(_) | Stage::Refused => return Flow::Pause,
+        };
+        if revoked {
+            return self.refuse(DenyReason::Revoked);
+        }
+        self.body_bytes = self.body_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.body_bytes > self.worker.config.max_body_bytes {
+            return self.refuse(DenyReason::PayloadTooLarge);
+        }
+        Flow::Continue
+    }
+
+    /// The request's trailers.
+    pub fn on_request_trailers(&mut self) -> Flow {
+        if matches!(self.stage, Stage::Forwarded(_) | Stage::Tried) { Flow::Continue } else { Flow::Pause }
+    }
+
+    /// The STS answered. Answers to anything but the call under way change nothing.
+    pub fn on_answer(&mut self, token: CallToken, size: AnswerSize) {
+        let Stage::Asking(asking) = &self.stage else { return };
+        if asking.token != token {
+            return;
+        }
+        // Whatever happens below, a second answer finds nothing to act on.
+        let Stage::Asking(asking) = std::mem::replace(&mut self.stage, Stage::Refused) else { return };
+        match self.answered(*asking, size) {
+            Ok(()) => self.host().resume(),
+            Err(refusal) => {
+                if self.refuse(refusal) == Flow::Continue {
+                    self.host().resume();
+                }
+            }
+        }
+    }
+
+    /// Headers of the response, or of our own answer.
+    pub fn on_response_headers(&mut self) -> Flow {
+        let exp = match &self.stage {
+            Stage::Forwarded(mandate) => mandate.claims.exp,
+            Stage::Tried => 0,
+            Stage::New | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
+        };
+        let status = forward::clean_response(&self.worker, &self.inbound, exp);
+        self.record.answered(self.host().now(), status);
+        Flow::Continue
+    }
+
+    /// Part of the response's body. Cuts the stream off when its mandate was revoked meanwhile.
+    pub fn on_response_body(&mut self, bytes: usize) -> Flow {
+        let Stage::Forwarded(mandate) = &self.stage else { return Flow::Continue };
+        if self.record.revocation_interrupted() {
+            return Flow::Pause;
+        }
+        let mandate = Rc::clone(mandate);
+        if self.revoked(&mandate) {
+            if self.tries() {
+                self.refuse(DenyReason::Revoked);
+                return Flow::Continue;
+            }
+            self.record.interrupt();
+            self.host().count(metrics::STREAMS_CUT, 1);
+            self.host().reset();
+            return Flow::Pause;
+        }
+        self.record.body(bytes);
+        Flow::Continue
+    }
+
+    /// The stream is over, however it ended.
+    pub fn on_end(&mut self) {
+        match &self.stage {
+            Stage::New | Stage::Refused | Stage::Tried => {}
+            Stage::Asking(_) => self.record.cancelled(),
+            Stage::Forwarded(_) => self.host().count(metrics::ALLOWED, 1),
+        }
+        self.write_record();
+    }
+
+    fn revoked(&self, mandate: &VerifiedMandate) -> bool {
+        self.any_revoked(mandate, &mandate.anchors)
+    }
+
+    /// Whether one of these anchors, or the mandate's zone, is gone.
+    fn any_revoked(&self, mandate: &VerifiedMandate, anchors: &[Anchor]) -> bool {
+        let mut view = self.worker.view.borrow_mut();
+        let state = view.latest(self.host());
+        // A zone that is gone takes all its mandates along.
+        state.zone(&mandate.claims.zone_id).is_none_or(|zone| zone.revoked.first_revoked(anchors).is_some())
+    }
+}

@@ -5,6 +5,7 @@
 //! only its keyed hash is stored. What comes of it is recorded as the change of whoever began the flow.
 
 use crate::app::{App, Done, zone_id};
+use crate::attribution::Attribution;
 use crate::body::{Body, Text};
 use crate::connections::{connect, connectable, subject};
 use crate::cut;
@@ -241,7 +242,7 @@ impl App {
                     zone: row.try_get("actor_zone_id")?,
                     capability: Capability::Write,
                     bootstrap: false,
-                    attribution: crate::attribution::Attribution::default(),
+                    attribution: Attribution::default(),
                 },
                 request_id,
                 method: Method::GET,

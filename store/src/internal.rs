@@ -38,10 +38,16 @@ pub struct GatewayProof {
 }
 
 impl GatewayProof {
+    /// The key that uses the nonce up, and until when, at `now`; both unix milliseconds.
+    #[must_use]
+    pub fn key(&self, now: i64) -> (String, i64) {
+        (format!("gateway-nonce:{}", self.nonce), now + NONCE_LIFE)
+    }
+
     /// Uses the nonce up. `false` if it was used before: the call must not have any effect.
     pub async fn spend(&self, tx: &mut WriteTx<'_>) -> Result<bool, StoreError> {
-        let until = tx.now() + NONCE_LIFE;
-        tx.use_once(&format!("gateway-nonce:{}", self.nonce), until).await
+        let (key, until) = self.key(tx.now());
+        tx.use_once(&key, until).await
     }
 
     /// Uses the nonce up on its own.

@@ -60,17 +60,21 @@ pub(crate) enum View {
 pub(crate) struct Bundles(RwLock<HashMap<ZoneId, Arc<ActivePolicy>>>);
 
 impl Bundles {
-    /// The zone's policy as of `epoch`: an activation always moves the epoch, so one that was loaded at the same epoch
-    /// is still the active one.
-    pub(crate) async fn active(
+    /// The zone's policy as of `epoch`, if it is loaded: an activation always moves the epoch, so one that was loaded at
+    /// the same epoch is still the active one.
+    pub(crate) fn at(&self, zone: &ZoneId, epoch: PolicyEpoch) -> Option<Arc<ActivePolicy>> {
+        self.loaded(zone).filter(|active| active.epoch == epoch)
+    }
+
+    /// The zone's policy as of `epoch`, loaded where it is not.
+    pub(crate) async fn load(
         &self,
         connection: &mut AnyConnection,
         zone: &ZoneId,
         epoch: PolicyEpoch,
         view: View,
     ) -> Result<Arc<ActivePolicy>, LoadError> {
-        let cached = self.0.read().unwrap_or_else(PoisonError::into_inner).get(zone).cloned();
-        if let Some(active) = cached.filter(|active| active.epoch == epoch) {
+        if let Some(active) = self.at(zone, epoch) {
             return Ok(active);
         }
         let active = Arc::new(load(connection, zone, epoch).await?);

@@ -3,6 +3,7 @@
 
 use super::binding::Bound;
 use super::judge::describe;
+use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Subject;
 use crate::approvals::{Binding, Hold, NewHold, State, Terms, converge, may_reissue, use_up};
@@ -16,7 +17,6 @@ use caracal_store::audit::AuditEvent;
 use caracal_store::model::{Application, AuthorityRecord};
 use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 /// What the request has in hand.
 #[derive(Debug, Clone)]
@@ -76,8 +76,9 @@ impl Asker<'_> {
     }
 
     /// What the presented `approval_id` is worth.
-    pub(super) async fn presented(&self, connection: &mut AnyConnection) -> Result<Approval, Denial> {
+    pub(super) async fn presented(&self, live: &mut Live<'_>) -> Result<Approval, Denial> {
         let Some(id) = &self.request.approval_id else { return Ok(Approval::Absent) };
+        let connection = live.connection().await?;
         let invalid = || {
             Denial::new(
                 StatusCode::UNAUTHORIZED,
@@ -85,7 +86,7 @@ impl Asker<'_> {
                 "the approval is not valid for this request",
             )
         };
-        let found = Hold::find(connection, id).await?.filter(|hold| {
+        let found = Hold::find(&mut *connection, id).await?.filter(|hold| {
             hold.zone_id == self.application.zone_id.as_str()
                 && hold.principal_id == self.principal()
                 && hold.session_id == self.record()
@@ -107,7 +108,7 @@ impl Asker<'_> {
     /// The hold that gates ask for. None where there is no gate.
     pub(super) async fn wanted(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         bound: &Bound,
         gates: &[ApprovalGate],
     ) -> Result<Option<NewHold>, Denial> {
@@ -121,7 +122,7 @@ impl Asker<'_> {
         let user = self.subject.filter(|subject| subject.record.subject_type == SubjectType::User);
         let subject_anchor = match user {
             Some(subject) => Some(subject.claims.sub.clone()),
-            None => user_of_session(connection, bound).await?,
+            None => user_of_session(live, bound).await?,
         };
         Ok(Some(NewHold {
             zone_id: self.application.zone_id.to_string(),
@@ -158,13 +159,9 @@ impl Asker<'_> {
 }
 
 /// The user on whose behalf the bound session runs.
-async fn user_of_session(
-    connection: &mut AnyConnection,
-    bound: &Bound,
-) -> Result<Option<String>, StoreError> {
+async fn user_of_session(live: &mut Live<'_>, bound: &Bound) -> Result<Option<String>, StoreError> {
     let Some(session) = &bound.session else { return Ok(None) };
-    let record =
-        AuthorityRecord::find(connection, &session.zone_id, &session.subject_authority_record_id).await?;
+    let record = live.record(&session.zone_id, &session.subject_authority_record_id).await?;
     Ok(record.filter(|record| record.subject_type == SubjectType::User).map(|record| record.subject_id))
 }
 
@@ -253,7 +250,7 @@ impl Scribe<'_> {
         match approval {
             Approval::Absent => Ok(()),
             Approval::Granted(hold) => {
-                if !use_up(tx, hold, record).await? {
+                if !use_up(tx, hold, Some(record)).await? {
                     let status = "approval_already_consumed";
                     let mut denial = describe(consumed(), self.request, self.application, status, now);
                     if let Some(event) = denial.events.last_mut() {

@@ -2,15 +2,17 @@
 
 use super::control::{is_control_request, may_invoke};
 use super::judge::describe;
+use super::live::Live;
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::refusal::Denial;
 use axum::http::StatusCode;
 use caracal_mandate::id::{ApplicationId, ZoneId};
 use caracal_store::audit::AuditEvent;
+use caracal_store::many::{list, pieces};
 use caracal_store::model::Application;
 use caracal_store::{StoreError, WriteTx};
-use sqlx::AnyConnection;
+use std::collections::HashSet;
 
 /// The window of failed authentications, in milliseconds.
 const LOCKOUT_WINDOW: i64 = 60_000;
@@ -37,7 +39,7 @@ impl Sts {
     /// The application that asks. A wrong secret and an unknown application are told apart by nobody.
     pub(super) async fn authenticate(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         request: &ExchangeRequest,
         now: i64,
     ) -> Result<Application, Denial> {
@@ -48,7 +50,7 @@ impl Sts {
         if zone.is_none() && !is_control_request(request, self.control_audience()) {
             return Err(Denial::unauthenticated());
         }
-        let found = Application::find_active(connection, &id, now).await?;
+        let found = live.application(&id, now).await?;
         let found = found.filter(|application| zone.is_some() || may_invoke(application));
         let Some(application) = found else {
             // The same work is done for an application that does not exist.
@@ -113,12 +115,36 @@ pub(super) async fn count_failure(
     Ok((failures > LOCKOUT_FAILURES).then(|| locked_out(LOCKOUT_WINDOW)))
 }
 
+/// Which of these counters lock their applications out now.
+pub(super) async fn locked_out_among(
+    tx: &mut WriteTx<'_>,
+    keys: &[String],
+) -> Result<HashSet<String>, StoreError> {
+    let now = tx.now();
+    let mut locked = HashSet::new();
+    for piece in pieces(keys) {
+        let sql = format!(
+            "SELECT key FROM counters WHERE count > $1 AND window_start > $2 AND key IN {}",
+            list(piece.len(), 2)
+        );
+        let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql))
+            .bind(LOCKOUT_FAILURES)
+            .bind(now - LOCKOUT_WINDOW);
+        for key in piece {
+            query = query.bind(key.as_str());
+        }
+        locked.extend(query.fetch_all(&mut *tx.connection()).await?);
+    }
+    Ok(locked)
+}
+
 fn locked_out(remaining: i64) -> Denial {
     let seconds = remaining.saturating_add(999) / 1000;
     Denial::too_often("too many failed authentications", u32::try_from(seconds).unwrap_or(1).max(1))
 }
 
-fn lockout_key(request: &ExchangeRequest) -> String {
+/// The counter of an application's failures.
+pub(super) fn lockout_key(request: &ExchangeRequest) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, request.application_id.as_bytes());
     format!("auth-failures:{}", caracal_mandate::gateway_signature::to_hex(digest.as_ref()))
 }

@@ -1,5 +1,6 @@
 //! The governed session and the delegation that a request acts under, read live (contract sts §11).
 
+use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Subject;
 use crate::refusal::Denial;
@@ -7,8 +8,7 @@ use caracal_mandate::claims::{ChainHop, SubjectType};
 use caracal_mandate::id::{AgentSessionId, AuthorityRecordId, DelegationEdgeId};
 use caracal_mandate::scope::ScopeSet;
 use caracal_store::StoreError;
-use caracal_store::model::{AgentSession, Application, AuthorityRecord, DelegationEdge, Resource};
-use sqlx::AnyConnection;
+use caracal_store::model::{AgentSession, Application, DelegationEdge, Resource};
 
 /// What the request is bound to.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +38,7 @@ impl User {
 }
 
 /// A session that may act, and the user for whom it does.
-struct Live {
+struct Acting {
     session: AgentSession,
     user: Option<User>,
 }
@@ -88,13 +88,13 @@ impl Delegation {
 }
 
 /// Everything is read at one time.
-pub(super) struct Reader<'a> {
-    pub(super) connection: &'a mut AnyConnection,
+pub(super) struct Reader<'a, 'c> {
+    pub(super) live: &'a mut Live<'c>,
     pub(super) application: &'a Application,
     pub(super) now: i64,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     /// Checks whatever session and delegation the request, or the mandate that it presents, names.
     pub(super) async fn bind(
         &mut self,
@@ -114,11 +114,11 @@ impl Reader<'_> {
             (None, None) => Ok(Bound::default()),
             (None, Some(_)) => Err(Denial::forbidden("a delegation needs its agent session")),
             (Some(session), None) => {
-                let Live { session, user } = self.own_session(session).await?;
+                let Acting { session, user } = self.own_session(session).await?;
                 Ok(Bound { session: Some(session), delegation: None, user })
             }
             (Some(session), Some(edge)) => {
-                let Live { session, user } = self.own_session(session).await?;
+                let Acting { session, user } = self.own_session(session).await?;
                 let (delegation, above) = self.delegation(edge, &session, request, scopes).await?;
                 let user = above.into_iter().rev().fold(user, |below, above| Some(above.above(below)));
                 Ok(Bound { session: Some(session), delegation: Some(delegation), user })
@@ -130,7 +130,7 @@ impl Reader<'_> {
         let Some(id) = id else { return Ok(()) };
         let denied = || Denial::forbidden("session_id is not an active record of this application");
         let id = AuthorityRecordId::new(id).map_err(|_| denied())?;
-        let record = AuthorityRecord::find(self.connection, &self.application.zone_id, &id).await?;
+        let record = self.live.record(&self.application.zone_id, &id).await?;
         let own = record.filter(|record| {
             record.is_live(self.now)
                 && record.subject_type == SubjectType::Application
@@ -139,32 +139,30 @@ impl Reader<'_> {
         own.map(|_| ()).ok_or_else(denied)
     }
 
-    async fn own_session(&mut self, id: &str) -> Result<Live, Denial> {
+    async fn own_session(&mut self, id: &str) -> Result<Acting, Denial> {
         let denied = || Denial::forbidden("the agent session is not active for this application");
         let id = AgentSessionId::new(id).map_err(|_| denied())?;
-        let live = self.live_session(&id).await?.ok_or_else(denied)?;
-        if live.session.application_id == self.application.id { Ok(live) } else { Err(denied()) }
+        let acting = self.live_session(&id).await?.ok_or_else(denied)?;
+        if acting.session.application_id == self.application.id { Ok(acting) } else { Err(denied()) }
     }
 
     /// The session, if it may act: active, within its time, its application and its user's record standing.
-    async fn live_session(&mut self, id: &AgentSessionId) -> Result<Option<Live>, Denial> {
-        let found = AgentSession::find(self.connection, &self.application.zone_id, id).await?;
+    async fn live_session(&mut self, id: &AgentSessionId) -> Result<Option<Acting>, Denial> {
+        let found = self.live.session(&self.application.zone_id, id, self.now).await?;
         let Some(session) = found.filter(|session| session.is_active(self.now)) else { return Ok(None) };
         // The asking application was found active already.
         if session.application_id != self.application.id {
-            let owner = Application::find_active(self.connection, &session.application_id, self.now).await?;
+            let owner = self.live.application(&session.application_id, self.now).await?;
             if owner.is_none_or(|owner| owner.zone_id != session.zone_id) {
                 return Ok(None);
             }
         }
-        let record =
-            AuthorityRecord::find(self.connection, &session.zone_id, &session.subject_authority_record_id)
-                .await?;
+        let record = self.live.record(&session.zone_id, &session.subject_authority_record_id).await?;
         Ok(match record {
-            Some(record) if record.subject_type != SubjectType::User => Some(Live { session, user: None }),
+            Some(record) if record.subject_type != SubjectType::User => Some(Acting { session, user: None }),
             Some(record) if record.is_live(self.now) => {
                 let user = User { record: record.id, ends_at: record.expires_at };
-                Some(Live { session, user: Some(user) })
+                Some(Acting { session, user: Some(user) })
             }
             _ => None,
         })
@@ -181,7 +179,7 @@ impl Reader<'_> {
         let denied = || Denial::forbidden("the delegation is not active for this session");
         let id = DelegationEdgeId::new(id).map_err(|_| denied())?;
         let broken = || Denial::forbidden("delegation path invalid");
-        let path = DelegationEdge::lineage(self.connection, &self.application.zone_id, &id).await;
+        let path = self.live.lineage(&self.application.zone_id, &id).await;
         caracal_store::metrics::lineage_read(path.is_ok());
         let path = path.map_err(|error| match error {
             // Constraints that are not understood bind all the same.

@@ -6,10 +6,10 @@
 
 use super::current_epochs;
 use super::judge::{Judgement, POLICY_DENIED, describe};
+use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Presented;
 use crate::Sts;
-use crate::bundles::View;
 use crate::mandates::stands;
 use crate::refusal::Denial;
 use caracal_mandate::claims::MandateUse;
@@ -37,10 +37,9 @@ impl Sts {
 
     async fn judge_and_note(&self, request: &ExchangeRequest) -> Result<(), Denial> {
         let presented = self.present(request).await;
-        let judgement = {
-            let mut connection = self.store().read().await?;
-            self.judge(&mut connection, request, &presented, View::Committed).await?
-        };
+        let mut live = Live::committed(self.store());
+        let judgement = self.judge(&mut live, request, &presented).await?;
+        drop(live);
         let (sts, request) = (self.clone(), request.clone());
         self.store()
             .write(move |tx| Box::pin(async move { sts.note(tx, &request, &presented, judgement).await }))
@@ -58,7 +57,7 @@ impl Sts {
         let judgement = if current_epochs(tx, &judgement).await? == Some(judgement.epochs) {
             judgement
         } else {
-            self.judge(tx.connection(), request, presented, View::Uncommitted).await?
+            self.judge(&mut Live::in_transaction(tx.connection()), request, presented).await?
         };
         let now = tx.now();
         if let Err(denial) = reusable(&judgement) {

@@ -6,6 +6,7 @@
 
 use super::authenticate::about;
 use super::grant::{Granted, Minted};
+use super::live::Live;
 use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::federation::{ExternalToken, FederationError, Vouched};
@@ -68,8 +69,7 @@ impl Sts {
     }
 
     async fn asker(&self, request: &ExchangeRequest, now: i64) -> Result<Application, Denial> {
-        let mut connection = self.store().read().await?;
-        self.authenticate(&mut connection, request, now).await
+        self.authenticate(&mut Live::committed(self.store()), request, now).await
     }
 
     /// Mints for the user whom the issuer vouched for, if nothing changed since that takes it away.
@@ -81,7 +81,7 @@ impl Sts {
         vouched: &Vouched,
     ) -> Result<Granted, Denial> {
         let now = tx.now();
-        let application = self.authenticate(tx.connection(), request, now).await?;
+        let application = self.authenticate(&mut Live::in_transaction(tx.connection()), request, now).await?;
         let zone = Zone::find(tx.connection(), &application.zone_id).await?;
         let zone = zone.ok_or_else(Denial::unauthenticated)?;
         let case = Case { request, application, issuer: Some(issuer.clone()) };

@@ -2,7 +2,7 @@
 //! (contract sts §17 to §19).
 
 use super::approval::{Approval, Gate, Scribe, no_life_left};
-use super::judge::{APPROVAL_REQUIRED, Judgement, describe};
+use super::judge::{APPROVAL_REQUIRED, GrantedResource, Judgement, describe};
 use super::provider::upstreams;
 use super::request::ExchangeRequest;
 use crate::Sts;
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// How long a mandate lives unless something says otherwise, in seconds.
 const DEFAULT_TTL_SECONDS: i64 = 900;
 /// The window of the mint budget, in milliseconds.
-const BUDGET_WINDOW: i64 = 60_000;
+pub(super) const BUDGET_WINDOW: i64 = 60_000;
 
 /// What was granted, committed but not yet signed.
 #[derive(Debug)]
@@ -87,9 +87,27 @@ impl Sts {
             },
         };
         self.charge(tx, judgement).await?;
+        let draft = self.draft(request, judgement, &approval, now)?;
+        if !matches!(approval, Approval::Answered(..)) {
+            draft.record(judgement).insert(tx).await?;
+        }
+        scribe.spend(tx, &approval, &draft.claims.sid).await?;
+        let events: Vec<AuditEvent> = judgement.events.iter().map(opened).collect();
+        tx.audit_all(&events).await?;
+        Ok(Granted::Minted(Box::new(draft.minted(judgement.epochs.keys))))
+    }
+
+    /// What a grant comes to, before anything of it is written.
+    pub(super) fn draft(
+        &self,
+        request: &ExchangeRequest,
+        judgement: &Judgement,
+        approval: &Approval,
+        now: i64,
+    ) -> Result<Draft, Denial> {
         let usage = usage(request, judgement);
         let mut expires_at = expiry(request, judgement, now)?;
-        if let Approval::Answered(_, record) = &approval {
+        if let Approval::Answered(_, record) = approval {
             expires_at = expires_at.min(record.expires_at);
             if expires_at - now < 1000 {
                 return Err(no_life_left());
@@ -100,27 +118,20 @@ impl Sts {
         if judgement.multi_use() {
             upstreams.values_mut().for_each(|directive| directive.keep_until(claims.exp));
         }
-        if let Approval::Answered(_, record) = &approval {
+        if let Approval::Answered(_, record) = approval {
             if claims.root_sid == claims.sid {
                 claims.root_sid = record.id.clone();
             }
             claims.sid = record.id.clone();
-        } else {
-            record(judgement, &claims, usage, expires_at).insert(tx).await?;
         }
-        scribe.spend(tx, &approval, &claims.sid).await?;
-        for event in &judgement.events {
-            tx.audit(&opened(event)).await?;
-        }
-        Ok(Granted::Minted(Box::new(Minted { claims, upstreams, keys: judgement.epochs.keys })))
+        Ok(Draft { claims, upstreams, expires_at })
     }
 
     /// Takes one from the budget of every granted resource (contract sts §12.5). An exhausted budget is 429.
     async fn charge(&self, tx: &mut WriteTx<'_>, judgement: &Judgement) -> Result<(), Denial> {
         for granted in &judgement.granted {
-            let application = &judgement.application;
-            let key = format!("mint:{}:{}:{}", application.zone_id, granted.resource.id, application.id);
-            if tx.count(&key, BUDGET_WINDOW).await? > self.mint_limit_per_minute() {
+            if tx.count(&budget_key(judgement, granted), BUDGET_WINDOW).await? > self.mint_limit_per_minute()
+            {
                 return Err(Denial::too_often("the mint budget of this minute is used up", 60));
             }
         }
@@ -128,8 +139,39 @@ impl Sts {
     }
 }
 
+/// A grant that is not written yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    claims: Claims,
+    upstreams: BTreeMap<String, Directive>,
+    expires_at: i64,
+}
+
+impl Draft {
+    /// Its record.
+    pub(super) fn record(&self, judgement: &Judgement) -> NewAuthorityRecord {
+        record(judgement, &self.claims, self.expires_at)
+    }
+
+    /// What is signed once it is written. `keys` is the epoch of the zone's keys.
+    pub(super) fn minted(self, keys: AuthorityEpoch) -> Minted {
+        Minted { claims: self.claims, upstreams: self.upstreams, keys }
+    }
+}
+
+/// The counter of what an application mints for a resource.
+pub(super) fn budget_key(judgement: &Judgement, granted: &GrantedResource) -> String {
+    let application = &judgement.application;
+    format!("mint:{}:{}:{}", application.zone_id, granted.resource.id, application.id)
+}
+
+/// What uses a mandate up, and until when that has to be remembered, unix milliseconds.
+pub(super) fn mandate_key(claims: &Claims) -> (String, i64) {
+    (format!("mandate:{}", claims.jti), claims.exp.saturating_add(60).saturating_mul(1000))
+}
+
 /// The event of a resource whose gate was found open.
-fn opened(event: &AuditEvent) -> AuditEvent {
+pub(super) fn opened(event: &AuditEvent) -> AuditEvent {
     let mut event = event.clone();
     if event.evaluation_status == APPROVAL_REQUIRED {
         "complete".clone_into(&mut event.evaluation_status);
@@ -152,8 +194,8 @@ async fn use_up_mandate(
     if judgement.multi_use() {
         return Ok(());
     }
-    let until = subject.claims.exp.saturating_add(60).saturating_mul(1000);
-    if tx.use_once(&format!("mandate:{}", subject.claims.jti), until).await? {
+    let (key, until) = mandate_key(&subject.claims);
+    if tx.use_once(&key, until).await? {
         return Ok(());
     }
     let zone = judgement.application.zone_id.as_str();
@@ -261,8 +303,8 @@ fn claims(
     })
 }
 
-fn record(judgement: &Judgement, claims: &Claims, usage: MandateUse, expires_at: i64) -> NewAuthorityRecord {
-    let parent = judgement.subject.as_ref().filter(|_| usage == MandateUse::Resource);
+fn record(judgement: &Judgement, claims: &Claims, expires_at: i64) -> NewAuthorityRecord {
+    let parent = judgement.subject.as_ref().filter(|_| claims.usage == MandateUse::Resource);
     NewAuthorityRecord {
         record: AuthorityRecord {
             id: claims.sid.clone(),

@@ -3,12 +3,13 @@
 use super::approval::{Approval, Asker};
 use super::binding::{Bound, Reader};
 use super::control::{ControlKey, control_key};
+use super::live::Live;
 use super::provider::Unconnected;
 use super::request::ExchangeRequest;
 use super::subject::{Presented, Subject};
 use crate::Sts;
 use crate::approvals::NewHold;
-use crate::bundles::{ActivePolicy, View};
+use crate::bundles::{ActivePolicy, LoadError};
 use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
@@ -24,7 +25,6 @@ use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{Application, Epochs, Provider, Resource, Zone};
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// Everything that a grant needs, as of one moment.
@@ -102,28 +102,27 @@ impl Sts {
     /// Judges a request against live state. Nothing is written.
     pub(super) async fn judge(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         request: &ExchangeRequest,
         presented: &Presented,
-        view: View,
     ) -> Result<Judgement, Denial> {
         let now = self.store().now();
         // Before all else: whatever changes after the epochs were read makes the grant judge anew.
-        let zone = zone_of(connection, request, now).await?;
-        let application = self.authenticate(connection, request, now).await?;
+        let zone = self.zone_of(live, request, now).await?;
+        let application = self.authenticate(live, request, now).await?;
         if request.resources.is_empty() && request.subject_token.is_none() {
             return Err(Denial::malformed("no resource is named"));
         }
         let zone = zone.ok_or_else(Denial::unauthenticated)?;
         check_ttl(request)?;
-        let subject = self.subject(connection, request, presented, &application, &zone, now).await;
+        let subject = self.subject(live, request, presented, &application, &zone, now).await;
         let subject =
             subject.map_err(|denial| describe(denial, request, &application, "subject_rejected", now))?;
         if request.resources.is_empty() {
             return Err(Denial::malformed("no resource is named"));
         }
         let scopes = ScopeSet::parse(&request.scope).map_err(|error| Denial::malformed(error.to_string()))?;
-        let policy = self.bundles().active(connection, &zone.id, zone.epochs.policy, view).await;
+        let policy = self.policy(live, &zone).await;
         let policy = policy.map_err(|error| {
             tracing::error!(zone = %zone.id, %error, "the zone's policy cannot be used");
             describe(policy_failed(), request, &application, "policy_eval_failed", now)
@@ -131,14 +130,12 @@ impl Sts {
         let approval = match &policy {
             Ok(policy) => {
                 let subject = subject.as_ref();
-                Asker { request, application: &application, subject, policy, now }
-                    .presented(connection)
-                    .await?
+                Asker { request, application: &application, subject, policy, now }.presented(live).await?
             }
             // Whatever is presented, nothing comes of it: the request fails at its policy.
             Err(_) => Approval::Absent,
         };
-        let mut reader = Reader { connection: &mut *connection, application: &application, now };
+        let mut reader = Reader { live: &mut *live, application: &application, now };
         let bound = reader.bind(request, subject.as_ref(), &scopes).await;
         let bound =
             bound.map_err(|denial| describe(denial, request, &application, "binding_rejected", now))?;
@@ -154,7 +151,7 @@ impl Sts {
             control: control_key(request, &application, self.control_audience(), now),
             now,
         };
-        let (granted, Findings { events, gates }) = self.resources(connection, &case, &scopes).await?;
+        let (granted, Findings { events, gates }) = self.resources(live, &case, &scopes).await?;
         let asker = Asker {
             request,
             application: &application,
@@ -162,7 +159,7 @@ impl Sts {
             policy: &case.policy,
             now,
         };
-        let wanted = asker.wanted(connection, &bound, &gates).await?;
+        let wanted = asker.wanted(live, &bound, &gates).await?;
         if subject.is_some() && request.gateway.is_none() {
             let denial = Denial::forbidden("a subject token cannot be exchanged here");
             return Err(describe(denial, request, &application, "exchange_denied", now));
@@ -182,9 +179,40 @@ impl Sts {
         })
     }
 
+    /// The zone that the request names, or that its application is in, unless it is archived.
+    async fn zone_of(
+        &self,
+        live: &mut Live<'_>,
+        request: &ExchangeRequest,
+        now: i64,
+    ) -> Result<Option<Zone>, StoreError> {
+        match request.zone_id.as_deref().map(ZoneId::new) {
+            Some(Ok(id)) => live.zone(self.known(), &id).await,
+            Some(Err(_)) => Ok(None),
+            None => {
+                let Ok(id) = ApplicationId::new(request.application_id.as_str()) else { return Ok(None) };
+                match live.application(&id, now).await? {
+                    Some(application) => live.zone(self.known(), &application.zone_id).await,
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The zone's active policy.
+    async fn policy(&self, live: &mut Live<'_>, zone: &Zone) -> Result<Arc<ActivePolicy>, LoadError> {
+        match self.bundles().at(&zone.id, zone.epochs.policy) {
+            Some(active) => Ok(active),
+            None => {
+                let view = live.view();
+                self.bundles().load(live.connection().await?, &zone.id, zone.epochs.policy, view).await
+            }
+        }
+    }
+
     async fn resources(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         case: &Case<'_>,
         scopes: &ScopeSet,
     ) -> Result<(Vec<GrantedResource>, Findings), Denial> {
@@ -193,7 +221,7 @@ impl Sts {
         let mut first_refusal: Option<Denial> = None;
         let mut first_unconnected: Option<Denial> = None;
         for name in &case.request.resources {
-            match self.resource(connection, case, name, scopes, &mut found).await {
+            match self.resource(live, case, name, scopes, &mut found).await {
                 Ok(Outcome::Granted(resource)) => {
                     // It may be named by its identifier and by its row id.
                     if granted.iter().all(|other| other.resource.id != resource.resource.id) {
@@ -222,7 +250,7 @@ impl Sts {
 
     async fn resource(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         case: &Case<'_>,
         name: &str,
         scopes: &ScopeSet,
@@ -235,7 +263,7 @@ impl Sts {
             events.push(case.event("deny").with_status(status).with_metadata(metadata));
             Ok(Outcome::Skipped(Denial::forbidden(description)))
         };
-        let resource = Resource::find(connection, &case.application.zone_id, name).await?;
+        let resource = live.resource(&case.application.zone_id, name).await?;
         let Some(resource) = resource else { return skip("resource_not_found", "the resource is not known") };
         if !scopes.iter().all(|scope| resource.may_mint(scope.as_str())) {
             return skip("scope_mismatch", "the resource does not declare a requested scope");
@@ -257,14 +285,14 @@ impl Sts {
         case.check_operation(&resource)?;
         let provider = match &resource.credential_provider_id {
             None => None,
-            Some(id) => match Provider::find(connection, &case.application.zone_id, id).await? {
+            Some(id) => match live.provider(&case.application.zone_id, id).await? {
                 Some(provider) => Some(provider),
                 None => return skip("provider_unavailable", "the resource's provider is not available"),
             },
         };
         let asks = (case.request, case.subject);
         let zone = &case.application.zone_id;
-        let own = match self.connected(connection, zone, provider.as_ref(), asks).await? {
+        let own = match self.connected(live, zone, provider.as_ref(), asks).await? {
             Ok(own) => own,
             Err(Unconnected { status, reason, denial }) => {
                 let mut metadata = case.metadata(name);
@@ -282,25 +310,6 @@ impl Sts {
 
 fn granted(resource: Resource, provider: Option<Provider>, connection: Option<ConnectionRef>) -> Outcome {
     Outcome::Granted(Box::new(GrantedResource { resource, provider, connection }))
-}
-
-/// The zone that the request names, or that its application is in, unless it is archived.
-async fn zone_of(
-    connection: &mut AnyConnection,
-    request: &ExchangeRequest,
-    now: i64,
-) -> Result<Option<Zone>, StoreError> {
-    match request.zone_id.as_deref().map(ZoneId::new) {
-        Some(Ok(id)) => Zone::find(connection, &id).await,
-        Some(Err(_)) => Ok(None),
-        None => {
-            let Ok(id) = ApplicationId::new(request.application_id.as_str()) else { return Ok(None) };
-            match Application::find_active(connection, &id, now).await? {
-                Some(application) => Zone::find(connection, &application.zone_id).await,
-                None => Ok(None),
-            }
-        }
-    }
 }
 
 /// An out-of-range time to live is refused before anything is judged (contract sts §17).

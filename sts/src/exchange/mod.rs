@@ -12,14 +12,17 @@ mod control;
 mod federated;
 mod grant;
 mod judge;
+mod live;
 mod provider;
 mod request;
 mod subject;
+mod together;
 
+pub(crate) use live::Known;
 pub(crate) use request::ExchangeRequest;
+pub(crate) use together::Together;
 
 use crate::Sts;
-use crate::bundles::View;
 use crate::refusal::Denial;
 use authenticate::count_failure;
 use caracal_mandate::id::ApplicationId;
@@ -28,11 +31,12 @@ use caracal_store::WriteTx;
 use caracal_store::model::{Application, Epochs, Zone};
 use grant::{Granted, Minted};
 use judge::Judgement;
+use live::Live;
 use provider::ROUNDS;
+use request::SubjectToken;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use request::SubjectToken;
 use subject::Presented;
 
 /// The answer to a granted exchange (contract sts §6).
@@ -56,9 +60,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 impl Sts {
     /// Runs one exchange to its end. Whatever is refused is written down too, where something is known of who asked.
     pub(crate) async fn exchange(&self, request: ExchangeRequest) -> Result<TokenResponse, Denial> {
-        if request.gateway.is_none() {
-            self.check_lockout(&request).await?;
-        }
+        let request = Arc::new(request);
         match self.judge_and_grant(&request).await {
             Ok(Granted::Minted(minted)) => self.answer(*minted).await,
             // It is written down already.
@@ -69,8 +71,9 @@ impl Sts {
     }
 
     /// Begins anew where a connection has to be renewed first, or what was fetched does not fit any more.
-    async fn judge_and_grant(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
+    async fn judge_and_grant(&self, request: &Arc<ExchangeRequest>) -> Result<Granted, Denial> {
         if let (None, Some(SubjectToken::External(token))) = (&request.gateway, &request.subject_token) {
+            self.check_lockout(request).await?;
             return self.federate(request, token).await;
         }
         for _ in 1..ROUNDS {
@@ -85,18 +88,35 @@ impl Sts {
         self.judge_and_grant_once(request).await
     }
 
-    async fn judge_and_grant_once(&self, request: &ExchangeRequest) -> Result<Granted, Denial> {
+    async fn judge_and_grant_once(&self, request: &Arc<ExchangeRequest>) -> Result<Granted, Denial> {
         let presented = self.present(request).await;
-        let mut judgement = {
-            let mut connection = self.store().read().await?;
-            self.judge(&mut connection, request, &presented, View::Committed).await?
-        };
+        if let Some(granted) = self.grant_at_hand(request, &presented).await {
+            return Ok(granted);
+        }
+        if request.gateway.is_none() {
+            self.check_lockout(request).await?;
+        }
+        let mut live = Live::committed(self.store());
+        let mut judgement = self.judge(&mut live, request, &presented).await?;
+        drop(live);
         judgement.brokered = Arc::new(self.broker(request, &judgement).await);
         self.keys().prepare(&judgement.application.zone_id, judgement.epochs.keys).await?;
-        let (sts, request) = (self.clone(), request.clone());
+        let (sts, request) = (self.clone(), Arc::clone(request));
         self.store()
             .write(move |tx| Box::pin(async move { sts.grant_in(tx, &request, &presented, judgement).await }))
             .await
+    }
+
+    /// Judges by what is kept of the zone, and grants with the next group. `None` where that is not enough, whyever:
+    /// nothing is written, and the request begins anew.
+    async fn grant_at_hand(&self, request: &Arc<ExchangeRequest>, presented: &Presented) -> Option<Granted> {
+        let facts = self.known().of(request)?;
+        let mut live = Live::at_hand(self.store(), facts);
+        let mut judgement = self.judge(&mut live, request, presented).await.ok()?;
+        drop(live);
+        judgement.brokered = Arc::new(self.broker(request, &judgement).await);
+        self.keys().prepare(&judgement.application.zone_id, judgement.epochs.keys).await.ok()?;
+        self.grant_together(request, judgement).await
     }
 
     async fn grant_in(
@@ -111,7 +131,7 @@ impl Sts {
             judgement
         } else {
             let brokered = judgement.brokered;
-            let mut anew = self.judge(tx.connection(), request, presented, View::Uncommitted).await?;
+            let mut anew = self.judge(&mut Live::in_transaction(tx.connection()), request, presented).await?;
             if !self.still_fits(tx.connection(), &brokered, request, &anew).await? {
                 return Ok(Granted::Stale);
             }
@@ -137,13 +157,13 @@ impl Sts {
         self.check_lockout(&request).await?;
         let authenticated = {
             let now = self.store().now();
-            let mut connection = self.store().read().await?;
+            let mut live = Live::committed(self.store());
             if let Ok(id) = ApplicationId::new(id) {
-                let found = Application::find_active(&mut connection, &id, now).await?;
+                let found = live.application(&id, now).await?;
                 request.zone_id = found.map(|application| application.zone_id.to_string());
             }
-            match self.authenticate(&mut connection, &request, now).await {
-                Ok(application) => match Zone::find(&mut connection, &application.zone_id).await? {
+            match self.authenticate(&mut live, &request, now).await {
+                Ok(application) => match Zone::find(live.connection().await?, &application.zone_id).await? {
                     Some(_) => Ok(application),
                     None => Err(Denial::unauthenticated()),
                 },

@@ -5,6 +5,7 @@
 //! write waits for nobody.
 
 use super::judge::{GrantedResource, Judgement};
+use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Subject;
 use crate::Sts;
@@ -39,12 +40,16 @@ impl Sts {
     /// The connection that serves the subject at the provider; `None` where the kind needs none.
     pub(super) async fn connected(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         zone: &ZoneId,
         provider: Option<&Provider>,
         (request, subject): (&ExchangeRequest, Option<&Subject>),
     ) -> Result<Result<Option<ConnectionRef>, Unconnected>, Denial> {
         let Some(provider) = provider.filter(|_| request.gateway.is_some()) else { return Ok(Ok(None)) };
+        if !Standing::is_needed(provider) {
+            return Ok(Ok(None));
+        }
+        let connection = live.connection().await?;
         let subject = subject.map(|subject| subject.claims.sub.as_str());
         let unprovided = "credential_not_provisioned";
         Ok(Err(match Standing::of(connection, zone, provider, subject, self.store().now()).await? {

@@ -1,5 +1,6 @@
 //! On whose behalf: the mandate that is presented as subject token (contract sts §10).
 
+use super::live::Live;
 use super::request::{ExchangeRequest, SubjectToken};
 use crate::Sts;
 use crate::refusal::Denial;
@@ -8,7 +9,6 @@ use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::ZoneId;
 use caracal_store::keys::{Expected, MandateError};
 use caracal_store::model::{Application, AuthorityRecord, Zone};
-use sqlx::AnyConnection;
 
 /// A subject token that was accepted.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Sts {
     /// The claims, checked with the keys of the zone as it was read: with no older ones.
     async fn claims_of(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         request: &ExchangeRequest,
         checked: &Checked,
         zone: &Zone,
@@ -67,7 +67,7 @@ impl Sts {
         match &request.subject_token {
             Some(SubjectToken::Mandate(token)) if checked.keys < zone.epochs.keys => {
                 let expected = self.expected(request, &zone.id);
-                self.keys().verify_in(connection, token, expected).await.map_err(refusal)
+                self.keys().verify_in(live.connection().await?, token, expected).await.map_err(refusal)
             }
             _ => checked.verified.clone(),
         }
@@ -76,7 +76,7 @@ impl Sts {
     /// The subject of the request, if it presents one, with its record as it stands now.
     pub(super) async fn subject(
         &self,
-        connection: &mut AnyConnection,
+        live: &mut Live<'_>,
         request: &ExchangeRequest,
         presented: &Presented,
         application: &Application,
@@ -84,11 +84,11 @@ impl Sts {
         now: i64,
     ) -> Result<Option<Subject>, Denial> {
         let Some(checked) = presented else { return Ok(None) };
-        let claims = self.claims_of(connection, request, checked, zone).await?;
+        let claims = self.claims_of(live, request, checked, zone).await?;
         if request.session_id.as_deref().is_some_and(|id| id != claims.sid.as_str()) {
             return Err(Denial::forbidden("session_id is not the subject token's"));
         }
-        let record = AuthorityRecord::find(connection, &application.zone_id, &claims.sid).await?;
+        let record = live.record(&application.zone_id, &claims.sid).await?;
         let record = record
             .filter(|record| record.is_live(now))
             .ok_or_else(|| Denial::forbidden("the subject token's authority record is not active"))?;

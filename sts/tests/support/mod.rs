@@ -3,7 +3,7 @@
 mod request;
 mod seed;
 
-pub(crate) use request::{Answer, Form, GatewayCall, claims_of, header_of};
+pub(crate) use request::{Answer, FORM, Form, GatewayCall, claims_of, header_of};
 pub(crate) use seed::POLICY;
 
 use axum::Router;
@@ -154,14 +154,21 @@ impl World {
         self.send(GatewayCall::new(Form::usage(token)).request()).await
     }
 
-    /// Changes the database behind the service's back.
+    /// Changes the database behind the service's back. The zones' epochs rise, as with every change of what requests are
+    /// judged by.
     pub(crate) async fn sql(&self, sql: &str) {
         let sql = sql.to_owned();
         let changed: Result<(), StoreError> = self
             .store
             .write(move |tx| {
                 Box::pin(async move {
+                    let raise = || sqlx::raw_sql("UPDATE zones SET authority_epoch = authority_epoch + 1");
+                    // Before, where it takes the zones away; after, where it brings them back.
+                    let raised = raise().execute(&mut *tx.connection()).await.is_ok();
                     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx.connection()).await?;
+                    if !raised {
+                        raise().execute(&mut *tx.connection()).await?;
+                    }
                     Ok(())
                 })
             })

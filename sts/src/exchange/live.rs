@@ -1,0 +1,239 @@
+//! What a judgement reads, and from where.
+//!
+//! A zone's state is kept in memory under the epochs that it was read at. Every change of authority raises the zone's
+//! epoch in its own transaction (decision 0002), and every grant compares the epochs inside the transaction that writes
+//! it (decision 0003): so what is kept can make a judgement quick, and never makes it wrong. Only what was found is kept:
+//! something new is new without an epoch. A refusal never rests on what is kept: it is judged anew.
+
+use super::request::ExchangeRequest;
+use crate::bundles::View;
+use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, ZoneId};
+use caracal_store::model::{
+    AgentSession, Application, AuthorityRecord, DelegationEdge, Provider, Resource, Zone,
+};
+use caracal_store::{Store, StoreError};
+use sqlx::AnyConnection;
+use sqlx::pool::PoolConnection;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// How many zones are kept, and how much of each kind in a zone. What does not fit makes room by starting over.
+const ZONES: usize = 256;
+const ROWS: usize = 4096;
+
+/// Every zone's state, as far as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Known(RwLock<HashMap<ZoneId, Arc<Facts>>>);
+
+/// A zone's state at its epochs.
+#[derive(Debug)]
+pub(super) struct Facts {
+    zone: Zone,
+    rows: Mutex<Rows>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    applications: HashMap<ApplicationId, Arc<Application>>,
+    records: HashMap<AuthorityRecordId, Arc<AuthorityRecord>>,
+    sessions: HashMap<AgentSessionId, Arc<AgentSession>>,
+    lineages: HashMap<DelegationEdgeId, Arc<Vec<DelegationEdge>>>,
+    resources: HashMap<String, Arc<Resource>>,
+    providers: HashMap<String, Arc<Provider>>,
+}
+
+impl Known {
+    /// What is kept of the zone that the request names.
+    pub(super) fn of(&self, request: &ExchangeRequest) -> Option<Arc<Facts>> {
+        let zone = ZoneId::new(request.zone_id.as_deref()?).ok()?;
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&zone).cloned()
+    }
+
+    /// What is kept of the zone at the epochs that were just read; what was kept at others is forgotten.
+    pub(super) fn at(&self, zone: &Zone) -> Arc<Facts> {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&zone.id).cloned();
+        if let Some(facts) = kept.filter(|facts| facts.zone == *zone) {
+            return facts;
+        }
+        let facts = Arc::new(Facts { zone: zone.clone(), rows: Mutex::default() });
+        let mut zones = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if zones.len() >= ZONES {
+            zones.clear();
+        }
+        zones.insert(zone.id.clone(), Arc::clone(&facts));
+        facts
+    }
+}
+
+/// Where a judgement reads from: what is kept, a connection to committed state, or a transaction under way.
+pub(super) struct Live<'a> {
+    origin: Origin<'a>,
+    facts: Option<Arc<Facts>>,
+    /// Whether what is kept may be judged by.
+    at_hand: bool,
+}
+
+enum Origin<'a> {
+    /// A connection is taken when it is first needed.
+    Store(&'a Store, Option<PoolConnection<sqlx::Any>>),
+    Transaction(&'a mut AnyConnection),
+}
+
+/// Looks among the rows that are kept, where it may, then in the database, and keeps what it finds there.
+macro_rules! kept_or_read {
+    ($self:ident, $rows:ident, $key:expr, $still_good:expr, $read:expr) => {{
+        if let Some(row) = $self.kept(|rows| rows.$rows.get($key).cloned())
+            && $still_good(row.as_ref())
+        {
+            return Ok(Some(row.as_ref().clone()));
+        }
+        let found = $read($self.connection().await?).await?;
+        if let (Some(facts), Some(row)) = (&$self.facts, &found) {
+            let row = Arc::new(row.clone());
+            facts.rows(|rows| keep(&mut rows.$rows, $key.to_owned(), row));
+        }
+        Ok(found)
+    }};
+}
+
+impl<'a> Live<'a> {
+    /// Reads everything from the database, and keeps it.
+    pub(super) fn committed(store: &'a Store) -> Self {
+        Self { origin: Origin::Store(store, None), facts: None, at_hand: false }
+    }
+
+    /// Reads what is kept, the zone's epochs too: whatever is granted has to compare them.
+    pub(super) fn at_hand(store: &'a Store, facts: Arc<Facts>) -> Self {
+        Self { origin: Origin::Store(store, None), facts: Some(facts), at_hand: true }
+    }
+
+    /// Reads what a transaction under way sees, and keeps nothing.
+    pub(super) fn in_transaction(connection: &'a mut AnyConnection) -> Self {
+        Self { origin: Origin::Transaction(connection), facts: None, at_hand: false }
+    }
+
+    /// Whether what it reads is committed.
+    pub(super) fn view(&self) -> View {
+        match self.origin {
+            Origin::Store(..) => View::Committed,
+            Origin::Transaction(_) => View::Uncommitted,
+        }
+    }
+
+    /// Looks among what is kept, if that may be judged by.
+    fn kept<T>(&self, look: impl FnOnce(&mut Rows) -> Option<T>) -> Option<T> {
+        self.facts.as_ref().filter(|_| self.at_hand)?.rows(look)
+    }
+
+    /// For everything that is not kept.
+    pub(super) async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+        match &mut self.origin {
+            Origin::Transaction(connection) => Ok(connection),
+            Origin::Store(_, Some(connection)) => Ok(connection),
+            Origin::Store(store, none) => Ok(none.insert(store.read().await?)),
+        }
+    }
+
+    /// The zone with this id, unless it is archived. From here on, rows are kept under its epochs.
+    pub(super) async fn zone(&mut self, known: &Known, id: &ZoneId) -> Result<Option<Zone>, StoreError> {
+        if let Some(facts) = self.facts.as_ref().filter(|facts| self.at_hand && facts.zone.id == *id) {
+            return Ok(Some(facts.zone.clone()));
+        }
+        let zone = Zone::find(self.connection().await?, id).await?;
+        if let (Some(zone), View::Committed) = (&zone, self.view()) {
+            self.facts = Some(known.at(zone));
+        }
+        Ok(zone)
+    }
+
+    /// The application with this id, if it is neither archived nor expired at `now`.
+    pub(super) async fn application(
+        &mut self,
+        id: &ApplicationId,
+        now: i64,
+    ) -> Result<Option<Application>, StoreError> {
+        let lives = |application: &Application| application.expires_at.is_none_or(|end| end > now);
+        if let Some(kept) = self.kept(|rows| rows.applications.get(id).cloned()).filter(|kept| lives(kept)) {
+            return Ok(Some(kept.as_ref().clone()));
+        }
+        let found = Application::find_active(self.connection().await?, id, now).await?;
+        if let (Some(facts), Some(found)) = (&self.facts, &found)
+            // Another zone's epochs say nothing of it.
+            && found.zone_id == facts.zone.id
+        {
+            let row = Arc::new(found.clone());
+            facts.rows(|rows| keep(&mut rows.applications, id.clone(), row));
+        }
+        Ok(found)
+    }
+
+    /// The record with this id in this zone, whatever its status.
+    pub(super) async fn record(
+        &mut self,
+        zone: &ZoneId,
+        id: &AuthorityRecordId,
+    ) -> Result<Option<AuthorityRecord>, StoreError> {
+        self.forget_unless(zone);
+        kept_or_read!(self, records, id, |_| true, |connection| AuthorityRecord::find(connection, zone, id))
+    }
+
+    /// The session with this id in this zone, whatever its status.
+    pub(super) async fn session(
+        &mut self,
+        zone: &ZoneId,
+        id: &AgentSessionId,
+        now: i64,
+    ) -> Result<Option<AgentSession>, StoreError> {
+        self.forget_unless(zone);
+        // A service that was heard since lives longer, and that is no change of authority.
+        let current = |session: &AgentSession| session.is_within_time(now);
+        kept_or_read!(self, sessions, id, current, |connection| AgentSession::find(connection, zone, id))
+    }
+
+    /// The path from the root edge to this one, root first.
+    pub(super) async fn lineage(
+        &mut self,
+        zone: &ZoneId,
+        id: &DelegationEdgeId,
+    ) -> Result<Option<Vec<DelegationEdge>>, StoreError> {
+        self.forget_unless(zone);
+        kept_or_read!(self, lineages, id, |_| true, |connection| DelegationEdge::lineage(
+            connection, zone, id
+        ))
+    }
+
+    /// The resource with this identifier or row id, unless it is archived.
+    pub(super) async fn resource(
+        &mut self,
+        zone: &ZoneId,
+        name: &str,
+    ) -> Result<Option<Resource>, StoreError> {
+        self.forget_unless(zone);
+        kept_or_read!(self, resources, name, |_| true, |connection| Resource::find(connection, zone, name))
+    }
+
+    /// The provider with this row id, unless it is archived.
+    pub(super) async fn provider(&mut self, zone: &ZoneId, id: &str) -> Result<Option<Provider>, StoreError> {
+        self.forget_unless(zone);
+        kept_or_read!(self, providers, id, |_| true, |connection| Provider::find(connection, zone, id))
+    }
+
+    /// What is kept of one zone says nothing of another.
+    fn forget_unless(&mut self, zone: &ZoneId) {
+        self.facts = self.facts.take().filter(|facts| facts.zone.id == *zone);
+    }
+}
+
+impl Facts {
+    fn rows<T>(&self, look: impl FnOnce(&mut Rows) -> T) -> T {
+        look(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn keep<K: Hash + Eq, V>(rows: &mut HashMap<K, V>, key: K, row: V) {
+    if rows.len() >= ROWS {
+        rows.clear();
+    }
+    rows.insert(key, row);
+}

@@ -1,0 +1,242 @@
+//! Grants that are written together: while one group is being committed, the next gathers, and a group costs a few
+//! statements in all.
+//!
+//! Only plain grants come here, which nothing stands against. Whatever is not plain inside the transaction (the zone
+//! changed, a budget is used up, a mandate was used before, the application is locked out) is left out of the group as if
+//! it had not been there, and goes its way alone.
+
+use super::approval::Approval;
+use super::authenticate::{locked_out_among, lockout_key};
+use super::grant::{BUDGET_WINDOW, Draft, Granted, budget_key, mandate_key, opened};
+use super::judge::Judgement;
+use super::request::ExchangeRequest;
+use crate::Sts;
+use caracal_mandate::id::ZoneId;
+use caracal_store::audit::AuditEvent;
+use caracal_store::model::{Epochs, NewAuthorityRecord, Zone};
+use caracal_store::{StoreError, WriteTx};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// The most grants of one group.
+const MOST: usize = 128;
+
+/// The grants that wait for the next group.
+#[derive(Debug, Default)]
+pub(crate) struct Together(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<(Piece, oneshot::Sender<Option<Granted>>)>,
+    /// Somebody is at work on groups.
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Piece {
+    request: Arc<ExchangeRequest>,
+    judgement: Judgement,
+}
+
+/// A piece that still belongs to the group.
+struct Member {
+    index: usize,
+    draft: Draft,
+    /// What it uses up.
+    keys: Vec<(String, i64)>,
+    budgets: Vec<String>,
+}
+
+impl Together {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody at work on groups. Should the work break off, whoever waits goes alone.
+struct AtWork {
+    sts: Sts,
+    done: bool,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut queue = self.sts.together().queue();
+            queue.busy = false;
+            queue.waiting.clear();
+        }
+    }
+}
+
+impl Sts {
+    /// Grants with the next group, unless the grant has to go alone: `None`, and nothing of it is written.
+    pub(super) async fn grant_together(
+        &self,
+        request: &Arc<ExchangeRequest>,
+        judgement: Judgement,
+    ) -> Option<Granted> {
+        if judgement.wanted.is_some() || !matches!(judgement.approval, Approval::Absent) {
+            return None;
+        }
+        let (answer, granted) = oneshot::channel();
+        let begins = {
+            let mut queue = self.together().queue();
+            queue.waiting.push((Piece { request: Arc::clone(request), judgement }, answer));
+            !std::mem::replace(&mut queue.busy, true)
+        };
+        if begins {
+            tokio::spawn(AtWork { sts: self.clone(), done: false }.run());
+        }
+        granted.await.ok().flatten()
+    }
+
+    /// Writes a group. Answers what became of each piece, `None` for one that was left out.
+    async fn grant_group(
+        &self,
+        tx: &mut WriteTx<'_>,
+        pieces: &[Piece],
+    ) -> Result<Vec<Option<Granted>>, StoreError> {
+        let members = self.members(tx, pieces).await?;
+        let members = self.afford(tx, members).await?;
+        let mut granted: Vec<Option<Granted>> = Vec::new();
+        granted.resize_with(pieces.len(), || None);
+        let mut records: Vec<NewAuthorityRecord> = Vec::with_capacity(members.len());
+        let mut events: Vec<AuditEvent> = Vec::with_capacity(members.len());
+        for member in members {
+            let (Some(piece), Some(place)) = (pieces.get(member.index), granted.get_mut(member.index)) else {
+                continue;
+            };
+            records.push(member.draft.record(&piece.judgement));
+            events.extend(piece.judgement.events.iter().map(opened));
+            *place = Some(Granted::Minted(Box::new(member.draft.minted(piece.judgement.epochs.keys))));
+        }
+        tx.insert_records(&records).await?;
+        tx.audit_all(&events).await?;
+        Ok(granted)
+    }
+
+    /// The pieces that stand as they were judged.
+    async fn members(&self, tx: &mut WriteTx<'_>, pieces: &[Piece]) -> Result<Vec<Member>, StoreError> {
+        let now = tx.now();
+        let mut epochs: HashMap<&ZoneId, Option<Epochs>> = HashMap::new();
+        for piece in pieces {
+            let zone = &piece.judgement.application.zone_id;
+            if !epochs.contains_key(zone) {
+                let found = Zone::find(tx.connection(), zone).await?;
+                epochs.insert(zone, found.map(|zone| zone.epochs));
+            }
+        }
+        let secrets = pieces.iter().filter(|piece| piece.request.gateway.is_none());
+        let lockouts: Vec<String> =
+            secrets.map(|piece| lockout_key(&piece.request)).collect::<HashSet<_>>().into_iter().collect();
+        let locked = locked_out_among(tx, &lockouts).await?;
+        let mut members = Vec::with_capacity(pieces.len());
+        for (index, piece) in pieces.iter().enumerate() {
+            let Piece { request, judgement } = piece;
+            let stands = epochs.get(&judgement.application.zone_id) == Some(&Some(judgement.epochs));
+            if !stands || (request.gateway.is_none() && locked.contains(&lockout_key(request))) {
+                continue;
+            }
+            let Some(keys) = used_up(request, judgement, now) else { continue };
+            let Ok(draft) = self.draft(request, judgement, &Approval::Absent, now) else { continue };
+            let budgets = judgement.granted.iter().map(|granted| budget_key(judgement, granted)).collect();
+            members.push(Member { index, draft, keys, budgets });
+        }
+        Ok(members)
+    }
+
+    /// The members whose mandates and nonces were not used before, and whose budgets are not used up. What the others
+    /// used up is given back.
+    async fn afford(&self, tx: &mut WriteTx<'_>, members: Vec<Member>) -> Result<Vec<Member>, StoreError> {
+        let keys: Vec<(String, i64)> =
+            members.iter().flat_map(|member| member.keys.iter().cloned()).collect();
+        let mut fresh = tx.use_each_once(&keys).await?;
+        let mut wanted: BTreeMap<String, i64> = BTreeMap::new();
+        let mut unused = Vec::with_capacity(members.len());
+        for member in members {
+            if !member.keys.iter().all(|(key, _)| fresh.contains(key)) {
+                continue;
+            }
+            for (key, _) in &member.keys {
+                fresh.remove(key);
+            }
+            for budget in &member.budgets {
+                *wanted.entry(budget.clone()).or_default() += 1;
+            }
+            unused.push(member);
+        }
+        let wanted: Vec<(String, i64)> = wanted.into_iter().collect();
+        let counts = tx.count_each(&wanted, BUDGET_WINDOW).await?;
+        let limit = self.mint_limit_per_minute();
+        let mut left: HashMap<String, i64> = wanted
+            .into_iter()
+            .map(|(key, more)| {
+                let before = counts.get(&key).copied().unwrap_or(i64::MAX).saturating_sub(more);
+                (key, limit.saturating_sub(before))
+            })
+            .collect();
+        let mut affordable = Vec::with_capacity(unused.len());
+        let mut too_many: BTreeMap<String, i64> = BTreeMap::new();
+        for member in unused {
+            let within = member.budgets.iter().all(|key| left.get(key).is_some_and(|left| *left > 0));
+            if !within {
+                fresh.extend(member.keys.into_iter().map(|(key, _)| key));
+                for key in member.budgets {
+                    *too_many.entry(key).or_default() -= 1;
+                }
+                continue;
+            }
+            for key in &member.budgets {
+                left.entry(key.clone()).and_modify(|left| *left -= 1);
+            }
+            affordable.push(member);
+        }
+        let too_many: Vec<(String, i64)> = too_many.into_iter().collect();
+        tx.count_each(&too_many, BUDGET_WINDOW).await?;
+        let unspent: Vec<String> = fresh.into_iter().collect();
+        tx.give_back(&unspent).await?;
+        Ok(affordable)
+    }
+}
+
+impl AtWork {
+    async fn run(mut self) {
+        loop {
+            let (pieces, answers): (Vec<_>, Vec<_>) = {
+                let mut queue = self.sts.together().queue();
+                if queue.waiting.is_empty() {
+                    queue.busy = false;
+                    self.done = true;
+                    return;
+                }
+                let count = queue.waiting.len().min(MOST);
+                queue.waiting.drain(..count).unzip()
+            };
+            let sts = self.sts.clone();
+            let written =
+                self.sts.store().write(move |tx| Box::pin(async move { sts.grant_group(tx, &pieces).await }));
+            match written.await {
+                Ok(granted) => {
+                    for (answer, granted) in answers.into_iter().zip(granted) {
+                        let _ = answer.send(granted);
+                    }
+                }
+                // Each tries alone, and tells its caller what it meets.
+                Err(error) => tracing::warn!(%error, "a group of grants was not written"),
+            }
+        }
+    }
+}
+
+/// What a grant uses up: a gateway's nonce, and the mandate that may be used once. `None` where there is no mandate.
+fn used_up(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Option<Vec<(String, i64)>> {
+    let Some(call) = &request.gateway else { return Some(Vec::new()) };
+    let mut keys = vec![call.proof.key(now)];
+    let subject = judgement.subject.as_ref()?;
+    if !judgement.multi_use() {
+        keys.push(mandate_key(&subject.claims));
+    }
+    Some(keys)
+}

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             resource: ResourceIdentifier::new("resource://orders")?,
             upstream: Endpoint::loopback(9000),
             forward_mandate: true,
+            dry_run: false,
         }),
         other => return Err(format!("{other} is neither gateway nor sidecar").into()),
     };

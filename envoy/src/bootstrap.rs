@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::options::{Admin, BootstrapOptions, Shape};
-use crate::{clusters, connection_manager, wasm};
+use crate::options::{Admin, BootstrapOptions, FeedSource, Shape};
+use crate::{clusters, connection_manager, observe, wasm};
 
 /// The most connections that callers may hold open.
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
@@ -16,7 +16,7 @@ pub fn render(options: &BootstrapOptions) -> Value {
         Shape::Gateway(gateway) => all.extend(clusters::dynamic(&gateway.trusted_ca)),
         Shape::Sidecar(sidecar) => all.push(clusters::fixed("upstream", &sidecar.upstream)),
     }
-    json!({
+    let mut bootstrap = json!({
         "node": {"id": options.gateway_id, "cluster": "caracal"},
         "admin": {"address": admin(&options.admin)},
         "overload_manager": {"resource_monitors": [{
@@ -26,7 +26,7 @@ pub fn render(options: &BootstrapOptions) -> Value {
                 "max_active_downstream_connections": MAX_DOWNSTREAM_CONNECTIONS,
             },
         }]},
-        "bootstrap_extensions": [wasm::singleton(options)],
+        "stats_config": observe::stats(),
         "static_resources": {
             "listeners": [{
                 "name": "caracal",
@@ -36,7 +36,11 @@ pub fn render(options: &BootstrapOptions) -> Value {
             }],
             "clusters": all,
         },
-    })
+    });
+    if let (FeedSource::Singleton, Some(members)) = (options.feed, bootstrap.as_object_mut()) {
+        members.insert("bootstrap_extensions".to_owned(), json!([wasm::singleton(options)]));
+    }
+    bootstrap
 }
 
 fn admin(admin: &Admin) -> Value {

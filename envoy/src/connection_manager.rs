@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clusters::{PLAIN, TLS, dns_cache};
 use crate::options::{BootstrapOptions, Endpoint, Shape};
-use crate::{local_reply, wasm};
+use crate::{local_reply, observe, wasm};
 
 /// The header by which the filter names the cluster. The filter takes it out of every inbound request.
 const SELECTOR: &str = "x-caracal-upstream";
@@ -52,6 +52,7 @@ pub(crate) fn filter(options: &BootstrapOptions) -> Value {
                 "use_request_id_for_trace_sampling": false,
             }},
             "server_header_transformation": "PASS_THROUGH",
+            "access_log": observe::access_log(options),
             "local_reply_config": local_reply::config(),
             "http_filters": filters,
             "route_config": {

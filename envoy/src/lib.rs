@@ -12,12 +12,15 @@ mod bootstrap;
 mod clusters;
 mod connection_manager;
 mod local_reply;
+mod observe;
 mod options;
 mod wasm;
 
 pub use bootstrap::render;
 pub use clusters::SERVICE_IDLE_SECONDS;
-pub use options::{Admin, BootstrapOptions, Endpoint, GatewayOptions, OnBacklog, Shape, SidecarOptions};
+pub use options::{
+    Admin, BootstrapOptions, Endpoint, FeedSource, GatewayOptions, OnBacklog, Shape, SidecarOptions,
+};
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in
 /// hex (contract gateway §A10).

@@ -71,6 +71,8 @@ pub struct SidecarOptions {
     pub upstream: Endpoint,
     /// Whether the mandate reaches it.
     pub forward_mandate: bool,
+    /// Whether what would be refused passes, and is only counted and written down.
+    pub dry_run: bool,
 }
 
 /// What the Envoy stands for.
@@ -80,6 +82,16 @@ pub enum Shape {
     Gateway(GatewayOptions),
     /// In front of one resource: mandates for it, decided locally.
     Sidecar(SidecarOptions),
+}
+
+/// How the filter follows the feed of the STS.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum FeedSource {
+    /// One VM on the main thread polls for all workers.
+    #[default]
+    Singleton,
+    /// Every worker polls for itself: for an Envoy whose bootstrap is not one's own, as under Istio.
+    Workers,
 }
 
 /// Everything that a bootstrap is rendered from.
@@ -113,6 +125,10 @@ pub struct BootstrapOptions {
     pub feed_wait_s: u64,
     /// The largest request body, in bytes.
     pub max_body_bytes: u64,
+    /// Who polls the feed.
+    pub feed: FeedSource,
+    /// Where Envoy writes one line of JSON for each request: who acted, and what was decided, without path and query.
+    pub access_log: Option<PathBuf>,
 }
 
 impl BootstrapOptions {
@@ -134,6 +150,8 @@ impl BootstrapOptions {
             max_feed_age_ms: 30_000,
             feed_wait_s: 10,
             max_body_bytes: 10 * 1024 * 1024,
+            feed: FeedSource::default(),
+            access_log: None,
         }
     }
 }

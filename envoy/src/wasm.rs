@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::KEY_VARIABLE;
-use crate::options::{BootstrapOptions, OnBacklog, Shape};
+use crate::options::{BootstrapOptions, FeedSource, OnBacklog, Shape};
 
 /// The name of the filter in the chain, by which a route can switch it off.
 pub(crate) const FILTER: &str = "caracal";
@@ -77,6 +77,10 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
         "max_feed_age_ms": options.max_feed_age_ms,
         "max_body_bytes": options.max_body_bytes,
     });
+    if let (FeedSource::Workers, Some(members)) = (options.feed, configuration.as_object_mut()) {
+        members.insert("feed".to_owned(), json!("worker"));
+        members.insert("feed_wait_s".to_owned(), json!(options.feed_wait_s));
+    }
     let specific = match &options.shape {
         Shape::Gateway(gateway) => {
             let mut specific = json!({"role": "gateway", "binding": "header"});
@@ -89,6 +93,7 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
             "role": "resource",
             "binding": {"fixed": {"zone": sidecar.zone, "resource": sidecar.resource}},
             "forward_mandate": sidecar.forward_mandate,
+            "dry_run": sidecar.dry_run,
         }),
     };
     if let (Some(members), Value::Object(specific)) = (configuration.as_object_mut(), specific) {

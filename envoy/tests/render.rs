@@ -5,7 +5,8 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use caracal_envoy::{
-    BootstrapOptions, Endpoint, GatewayOptions, KEY_VARIABLE, OnBacklog, Shape, SidecarOptions, render,
+    BootstrapOptions, Endpoint, FeedSource, GatewayOptions, KEY_VARIABLE, OnBacklog, Shape, SidecarOptions,
+    render,
 };
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ fn sidecar() -> BootstrapOptions {
         resource: ResourceIdentifier::new("resource://orders").unwrap(),
         upstream: Endpoint::new("orders.internal", 9000),
         forward_mandate: false,
+        dry_run: false,
     }))
 }
 
@@ -178,4 +180,31 @@ fn connections_to_our_own_services_end_before_the_services_end_them() {
             assert_eq!(protocol["common_http_protocol_options"]["idle_timeout"], expected, "{name}");
         }
     }
+}
+
+#[test]
+fn reasons_become_labels_and_the_access_log_holds_no_path() {
+    let mut options = gateway();
+    assert_eq!(manager(&render(&options))["access_log"], json!([]));
+    options.access_log = Some("/dev/stdout".into());
+    let bootstrap = render(&options);
+    let tag = &bootstrap["stats_config"]["stats_tags"][0];
+    assert_eq!(tag["tag_name"], "reason");
+    let log = &manager(&bootstrap)["access_log"][0]["typed_config"];
+    assert_eq!(log["path"], "/dev/stdout");
+    let format = &log["log_format"]["json_format"];
+    assert_eq!(format["decision_id"], "%FILTER_STATE(wasm.caracal.decision_id:PLAIN)%");
+    for secret in ["PATH", "AUTHORIZATION", "COOKIE"] {
+        assert!(!format.to_string().contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn without_a_singleton_every_worker_polls() {
+    let mut options = sidecar();
+    options.feed = FeedSource::Workers;
+    let bootstrap = render(&options);
+    assert!(bootstrap.get("bootstrap_extensions").is_none());
+    let filter = configuration(plugin(&bootstrap));
+    assert_eq!((&filter["feed"], &filter["feed_wait_s"]), (&json!("worker"), &json!(10)));
 }

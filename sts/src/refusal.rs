@@ -8,6 +8,9 @@ use caracal_store::audit::AuditEvent;
 use caracal_store::http::Refusal;
 use std::borrow::Cow;
 
+/// The code of what waits for an approval. It is told as a challenge, too.
+pub(crate) const INTERACTION_REQUIRED: &str = "interaction_required";
+
 /// A refusal, with the events that tell of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Denial {
@@ -19,8 +22,6 @@ pub(crate) struct Denial {
     pub(crate) description: Cow<'static, str>,
     /// When it is worth trying again, seconds.
     pub(crate) retry_after: Option<u16>,
-    /// What `WWW-Authenticate` asks for.
-    pub(crate) challenge: Option<&'static str>,
     /// Further members of the body.
     pub(crate) extra: serde_json::Map<String, serde_json::Value>,
     /// Is it a failed authentication, of which only so many are allowed?
@@ -44,7 +45,6 @@ impl Denial {
             code,
             description: description.into(),
             retry_after: None,
-            challenge: None,
             extra: serde_json::Map::new(),
             counts_as_failure: false,
             events: Vec::new(),
@@ -104,8 +104,9 @@ impl Denial {
             Refusal::new(self.status, self.code).because(self.description).of_request(request_id);
         refusal.extra = self.extra;
         let mut response = refusal.into_response();
-        if let Some(challenge) = self.challenge {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if self.code == INTERACTION_REQUIRED {
+            let challenge = HeaderValue::from_static("Bearer error=\"interaction_required\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

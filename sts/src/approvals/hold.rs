@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row as _};
 
 use crate::policy::contract::DECISION_CONTRACT_VERSION;
 use crate::policy::decision_contract_sha256;
-use crate::refusal::Denial;
+use crate::refusal::{Denial, INTERACTION_REQUIRED};
 
 /// What a hold has come to. The first that applies in this order is its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +116,7 @@ impl Hold {
     /// The answer to a request that has to wait (contract sts §16.5).
     pub(crate) fn to_denial(&self, now: i64) -> Denial {
         let text = "this request waits for an approval";
-        let mut denial = Denial::new(StatusCode::UNAUTHORIZED, "interaction_required", text);
-        denial.challenge = Some("Bearer error=\"interaction_required\"");
+        let mut denial = Denial::new(StatusCode::UNAUTHORIZED, INTERACTION_REQUIRED, text);
         let members = [
             ("approval_id", self.id.as_str()),
             ("approval_type", "human_approval"),

@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 /// A running sidecar in front of one upstream.
 pub struct Sidecar {
     pub url: String,
+    /// Where Envoy's administration listens.
+    pub admin: String,
     _child: Child,
     _folder: TempDir,
 }
@@ -25,17 +27,23 @@ fn endpoint(stack: &Stack, service: &str) -> Endpoint {
 
 /// The bootstrap of a sidecar that follows this Caracal.
 pub fn sidecar_bootstrap(stack: &Stack, zone: &str, resource: &str, upstream: SocketAddr) -> Value {
+    render(&sidecar_options(stack, zone, resource, upstream))
+}
+
+/// What it is rendered from.
+pub fn sidecar_options(stack: &Stack, zone: &str, resource: &str, upstream: SocketAddr) -> BootstrapOptions {
     let shape = Shape::Sidecar(SidecarOptions {
         zone: ZoneId::new(zone).unwrap(),
         resource: ResourceIdentifier::new(resource).unwrap(),
         upstream: Endpoint::new(upstream.ip().to_string(), upstream.port()),
         forward_mandate: true,
+        dry_run: false,
     });
     let mut options = BootstrapOptions::new(GatewayId::new("sidecar").unwrap(), shape, filter_module());
     options.listener = Endpoint::loopback(0);
     options.sts = endpoint(stack, "sts");
     options.audit = endpoint(stack, "audit");
-    render(&options)
+    options
 }
 
 fn command(folder: &Path, bootstrap: &Value, key: &str) -> Command {
@@ -71,14 +79,18 @@ pub fn gateway_key(stack: &Stack) -> String {
 impl Sidecar {
     /// Starts one and waits until it decides.
     pub async fn start(stack: &Stack, zone: &str, resource: &str, upstream: SocketAddr) -> Self {
+        Self::start_with(stack, &sidecar_bootstrap(stack, zone, resource, upstream), 401).await
+    }
+
+    /// Starts one with this bootstrap, and waits until it answers a request without a mandate like this.
+    pub async fn start_with(stack: &Stack, bootstrap: &Value, ready: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let bootstrap = sidecar_bootstrap(stack, zone, resource, upstream);
-        let child = command(folder.path(), &bootstrap, &gateway_key(stack)).spawn().unwrap();
+        let child = command(folder.path(), bootstrap, &gateway_key(stack)).spawn().unwrap();
         let reach = async {
             loop {
                 if let Some(url) = listener(&folder.path().join("admin")).await {
                     let answer = reqwest::get(format!("{url}/")).await;
-                    if answer.is_ok_and(|answer| answer.status() == 401) {
+                    if answer.is_ok_and(|answer| answer.status() == ready) {
                         return url;
                     }
                 }
@@ -87,7 +99,8 @@ impl Sidecar {
         };
         let url =
             tokio::time::timeout(Duration::from_secs(60), reach).await.expect("the sidecar is not ready");
-        Self { url, _child: child, _folder: folder }
+        let admin = std::fs::read_to_string(folder.path().join("admin")).unwrap();
+        Self { url, admin: format!("http://{}", admin.trim()), _child: child, _folder: folder }
     }
 }
 

@@ -10,7 +10,7 @@ mod stack;
 mod upstream;
 mod world;
 
-pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap};
+pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap, sidecar_options};
 pub use script::{Credentials, Script};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
 pub use upstream::{Seen, Upstream};

@@ -101,7 +101,7 @@ pub(crate) async fn create(
         let why = "a token that approves is made with the bootstrap credential only";
         return Err(Problem::forbidden("approve_capability_required").because(why));
     }
-    let (vault, author) = (app.vault.clone(), call.actor.author());
+    let (vault, author) = (app.vault.clone(), call.actor.identity());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             if let Some(zone) = &create.zone_id {

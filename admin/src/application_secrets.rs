@@ -85,7 +85,7 @@ pub(crate) async fn reveal(
                     "credential": "application_client_secret",
                     "application_id": id,
                     "application_name": found.name,
-                    "actor": actor.author(),
+                    "actor": actor.identity(),
                 });
                 let taken = custody::take(tx, &taken_from, zone.as_str(), &request_id, metadata).await?;
                 taken.ok_or_else(|| Problem::absent("client_secret_not_stored"))

@@ -197,7 +197,7 @@ async fn decide(
         let why = format!("a reason has at most {MAX_REASON} characters");
         return Err(Problem::invalid("invalid_body").because(why));
     }
-    let author = call.actor.author();
+    let author = call.actor.identity();
     app.change(&call, None, move |tx| {
         Box::pin(async move { settle(tx, &zone, &id, &author, reason, verdict).await })
     })

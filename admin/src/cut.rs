@@ -11,7 +11,7 @@ pub(crate) fn cause(call: &Call, zone: &ZoneId, reason: &str) -> Cause {
     Cause {
         zone: zone.clone(),
         request_id: call.request_id.clone(),
-        actor: call.actor.author(),
+        actor: call.actor.identity(),
         reason: reason.to_owned(),
     }
 }

@@ -4,6 +4,8 @@
 //! platform (all 403), and only then whether the path makes sense. Refusals of those who are known are recorded.
 
 use crate::app::App;
+use crate::attribution::Attribution;
+use crate::connections_oauth;
 use crate::names;
 use crate::problem::{Problem, RefusedWith};
 use crate::record::Draft;
@@ -38,12 +40,19 @@ pub(crate) struct Actor {
     pub(crate) capability: Capability,
     /// Is it the credential from the environment?
     pub(crate) bootstrap: bool,
+    /// In whose name.
+    pub(crate) attribution: Attribution,
 }
 
 impl Actor {
+    /// Whose token it is: what stands in records.
+    pub(crate) fn identity(&self) -> String {
+        format!("admin:{}", self.id)
+    }
+
     /// What stands in `created_by` and `updated_by`.
     pub(crate) fn author(&self) -> String {
-        format!("admin:{}", self.id)
+        self.attribution.authorized_by.clone().unwrap_or_else(|| self.identity())
     }
 }
 
@@ -142,6 +151,7 @@ impl Call {
     async fn check(&self, app: &App) -> Result<(), Problem> {
         self.permit()?;
         self.permit_reserved(app).await?;
+        app.rates.token(&self.actor.id, app.store.now())?;
         self.check_path()
     }
 }
@@ -149,16 +159,26 @@ impl Call {
 /// The middleware before everything.
 pub(crate) async fn gate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
+    let peer = app.rates.peer(&request);
     if path != "/v1" && !path.starts_with("/v1/") {
-        return next.run(request).await;
+        return match app.rates.ready(peer, app.store.now()) {
+            Err(problem) if path == "/ready" => problem.into_response(),
+            _ => next.run(request).await,
+        };
+    }
+    if let Err(problem) = app.rates.address(peer, app.store.now()) {
+        return harden(problem.into_response());
+    }
+    if connections_oauth::is_callback(request.method(), path) {
+        return harden(next.run(request).await);
     }
     let call = {
         let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
         let (method, path) = (request.method().clone(), path.to_owned());
         identify(&app, request.headers(), method, path, request_id.unwrap_or_default())
     };
-    let mut response = match call.await {
-        Err(problem) => problem.into_response(),
+    let response = match call.await {
+        Err(problem) => app.rates.failure(&app.store, peer, problem).await.into_response(),
         Ok(call) => {
             let call = Arc::new(call);
             let response = match call.check(&app).await {
@@ -168,13 +188,19 @@ pub(crate) async fn gate(State(app): State<App>, mut request: Request, next: Nex
                     next.run(request).await
                 }
             };
-            if response.status().as_u16() >= 400 {
+            // Who asks too often could otherwise fill the record.
+            let too_often = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            if response.status().as_u16() >= 400 && !too_often {
                 let code = response.extensions().get::<RefusedWith>().map(|code| code.0.clone());
                 record_refusal(&app, &call, response.status(), code).await;
             }
             response
         }
     };
+    harden(response)
+}
+
+fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -214,6 +240,7 @@ async fn identify(
             _ => Capability::Read,
         },
         bootstrap: created_by == crate::seed::BOOTSTRAP_AUTHOR,
+        attribution: Attribution::of(headers),
     };
     touch(app, &actor.id, row.try_get("last_used_at")?).await;
     Ok(Call { actor, request_id, method, path })
@@ -245,7 +272,7 @@ async fn touch(app: &App, id: &str, last: Option<i64>) {
 }
 
 /// Best effort: a refusal stands, whether or not its record does (contract admin-audit §13.1).
-async fn record_refusal(app: &App, call: &Call, status: StatusCode, code: Option<String>) {
+pub(crate) async fn record_refusal(app: &App, call: &Call, status: StatusCode, code: Option<String>) {
     let draft = Draft::of(call, Vec::new());
     let key = app.ledger.key().clone();
     let written = app

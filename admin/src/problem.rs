@@ -39,6 +39,16 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code)
     }
 
+    /// 429.
+    pub(crate) fn too_many(too_many: caracal_store::http::TooMany) -> Self {
+        Self(too_many.refusal())
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
     /// 422.
     pub(crate) fn unprocessable(code: &'static str) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code)

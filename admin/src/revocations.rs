@@ -74,7 +74,7 @@ pub(crate) async fn create(
         return Err(Problem::invalid("invalid_revocation_request").because(why));
     };
     let cause =
-        Cause { zone: zone.clone(), request_id: call.request_id.clone(), actor: call.actor.author(), reason };
+        Cause { zone: zone.clone(), request_id: call.request_id.clone(), actor: call.actor.identity(), reason };
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             require_zone(tx.connection(), &zone).await?;

@@ -264,7 +264,7 @@ pub(crate) async fn reveal(
                 let row = find(tx.connection(), &zone, &id).await?;
                 let metadata = json!({
                     "credential": "workload_secret", "workload_id": id, "workload_name": row.get("name"),
-                    "actor": call.actor.author(),
+                    "actor": call.actor.identity(),
                 });
                 let taken = custody::take(tx, &taken_from, &zone, &call.request_id, metadata).await?;
                 taken.ok_or_else(|| Problem::absent("workload_secret_not_stored"))

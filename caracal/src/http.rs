@@ -3,18 +3,65 @@
 use crate::error::Error;
 use axum::Router;
 use caracal_store::Store;
-use caracal_store::http::{Server, ServerLimits};
+use caracal_store::http::{CoordinatorRates, Server, ServerLimits};
 use caracal_store::metrics::{Access, Exposition, Service};
 use clap::Args;
 use std::net::IpAddr;
 use tokio::net::TcpListener;
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
 pub(crate) struct HttpOptions {
     /// How many connections each service keeps open; who comes next waits.
     #[arg(long, env = "CARACAL_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// Requests a minute of one address at the Admin API, and of one of its tokens (0: no limit).
+    #[arg(long, env = "API_V1_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 600)]
+    api_rate_limit: u32,
+    /// Failed authentications a minute of one address at the Admin API (0: no limit).
+    #[arg(long, env = "ADMIN_AUTH_FAIL_LIMIT_PER_MIN", value_name = "N", default_value_t = 60)]
+    admin_auth_fail_limit: u32,
+    /// Requests a minute of one address at the Coordinator (0: no limit).
+    #[arg(long, env = "COORDINATOR_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 600)]
+    coordinator_rate_limit: u32,
+    /// Requests a minute of one address for `/v1/verify` of the Coordinator (0: no limit).
+    #[arg(long, env = "VERIFY_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 60)]
+    verify_rate_limit: u32,
+    /// Requests a minute of one address for `/ready` (0: no limit).
+    #[arg(long, env = "READY_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 120)]
+    ready_rate_limit: u32,
+    /// Take the last address of `X-Forwarded-For` as the caller's: a proxy that writes it stands before every service.
+    #[arg(long, env = "TRUST_PROXY")]
+    trust_proxy: bool,
+    /// The most days for which the Admin API lets events be kept.
+    #[arg(long, env = "AUDIT_RETENTION_DAYS", value_name = "DAYS", default_value_t = 365,
+          value_parser = clap::value_parser!(i64).range(1..=36_500))]
+    audit_retention_days: i64,
+}
+
+impl HttpOptions {
+    /// The bounds of the Admin API.
+    pub(crate) fn admin_limits(&self, mint_limit_per_minute: i64) -> caracal_admin::Limits {
+        caracal_admin::Limits {
+            requests_per_minute: self.api_rate_limit,
+            failures_per_minute: self.admin_auth_fail_limit,
+            ready_per_minute: self.ready_rate_limit,
+            trust_proxy: self.trust_proxy,
+            retention_days: self.audit_retention_days,
+            mint_limit_per_minute,
+        }
+    }
+
+    /// The limits per address of the Coordinator.
+    pub(crate) fn coordinator_rates(&self) -> CoordinatorRates {
+        CoordinatorRates {
+            all: self.coordinator_rate_limit,
+            ready: self.ready_rate_limit,
+            verify: self.verify_rate_limit,
+            trust_proxy: self.trust_proxy,
+        }
+    }
 }
 
 /// The HTTP faces of all services.

@@ -8,7 +8,7 @@ use axum::Router;
 use caracal_audit::Audit;
 use caracal_mandate::gateway_signature::{GatewayKey, from_hex};
 use caracal_store::Store;
-use caracal_store::http::identify_requests;
+use caracal_store::http::{identify_requests, limit_coordinator};
 use caracal_store::keys::ZoneKeys;
 use caracal_store::metrics::Service;
 use caracal_store::secrets::Vault;
@@ -92,9 +92,9 @@ impl Services {
             ("the Coordinator's jobs", String::new())
         });
         let sts = routers.sts_jobs;
-        let stop_sts = told(stopped.clone());
+        let (stop_sts, stop_settings) = (told(stopped.clone()), told(stopped.clone()));
         tasks.spawn(async move {
-            sts.run_jobs(stop_sts).await;
+            tokio::join!(sts.run_jobs(stop_sts), sts.follow_settings(stop_settings));
             ("the STS's jobs", String::new())
         });
         tasks.spawn(janitor(store.clone(), told(stopped)));
@@ -185,10 +185,13 @@ impl Routers {
             .map_err(|error| Error::Setting { name: "adminToken", why: error.to_string() })?;
         let audit = Audit::new(store.clone(), audit_key, gateway_key);
         Ok(Self {
-            admin: caracal_admin::router(admin),
+            admin: caracal_admin::router_with(admin, options.http.admin_limits(options.mint_limit)),
             sts: sts.router(),
             sts_jobs: sts,
-            coordinator: caracal_coordinator::router(jobs.clone()),
+            coordinator: limit_coordinator(
+                caracal_coordinator::router(jobs.clone()),
+                options.http.coordinator_rates(),
+            ),
             audit_ingester: audit.clone(),
             audit,
             jobs,

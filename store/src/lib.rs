@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod model;
 pub mod revoke;
 pub mod secrets;
+pub mod settings;
 pub mod telemetry;
 pub mod writer;
 

@@ -12,6 +12,7 @@ mod form;
 mod internal_policy;
 mod key_rotation;
 mod mandates;
+mod mint_limit;
 pub mod policy;
 pub mod providers;
 mod reasons;
@@ -79,6 +80,7 @@ struct Inner {
     together: Together,
     providers: Providers,
     federation: Federation,
+    mint_limit: mint_limit::MintLimit,
 }
 
 impl Sts {
@@ -88,6 +90,7 @@ impl Sts {
         let Config { store, vault, egress, max_grant_ttl_seconds, .. } = config.clone();
         let federation = Federation::new(egress.clone());
         let providers = Providers::new(store, vault, egress, max_grant_ttl_seconds);
+        let mint_limit = mint_limit::MintLimit::new(config.mint_limit_per_minute);
         Self(Arc::new(Inner {
             config,
             bundles: Bundles::default(),
@@ -95,6 +98,7 @@ impl Sts {
             together: Together::default(),
             providers,
             federation,
+            mint_limit,
         }))
     }
 
@@ -124,7 +128,7 @@ impl Sts {
     }
 
     fn mint_limit_per_minute(&self) -> i64 {
-        self.0.config.mint_limit_per_minute
+        self.0.mint_limit.per_minute()
     }
 
     fn control_audience(&self) -> &str {

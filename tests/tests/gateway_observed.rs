@@ -109,13 +109,7 @@ async fn a_dry_run_passes_and_tells_in_metrics_log_and_ledger() {
     let query = "event_type=gateway_dry_run";
     let events = eventually("the event", || async {
         let events = world.audit(query).await;
-        events
-            .iter()
-            .any(|event| {
-                event["metadata_json"]["reason"] == "missing_bearer"
-                    || event.to_string().contains("missing_bearer")
-            })
-            .then_some(events)
+        events.iter().any(|event| event.to_string().contains("missing_bearer")).then_some(events)
     })
     .await;
     assert!(

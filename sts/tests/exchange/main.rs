@@ -23,4 +23,5 @@ mod single_use;
 mod subject;
 #[path = "../support/mod.rs"]
 mod support;
+mod together;
 mod weaknesses;

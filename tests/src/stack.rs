@@ -134,6 +134,8 @@ async fn launch(data: &Path, options: &Options, log: &Log) -> (Child, Value) {
     for port in ["--admin-port", "--sts-port", "--gateway-port", "--coordinator-port", "--audit-port"] {
         command.args([port, "0"]);
     }
+    // Tests ask more often than the contract lets one address ask; the limits have tests of their own.
+    command.args(["--api-rate-limit", "0", "--coordinator-rate-limit", "0"]);
     command.args(["--issuer", ISSUER]).args(&options.arguments);
     command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);

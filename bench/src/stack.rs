@@ -38,6 +38,7 @@ pub(crate) struct Addresses {
     pub(crate) admin: SocketAddr,
     pub(crate) sts: SocketAddr,
     pub(crate) coordinator: SocketAddr,
+    pub(crate) gateway: SocketAddr,
 }
 
 /// A running Caracal.
@@ -64,6 +65,8 @@ impl Stack {
         for port in ["--admin-port", "--sts-port", "--gateway-port", "--coordinator-port", "--audit-port"] {
             command.args([port, "0"]);
         }
+        // One address is all that asks here.
+        command.args(["--api-rate-limit", "0", "--coordinator-rate-limit", "0"]);
         command.args(options).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().map_err(Error::file(&binaries.caracal))?;
         wait_until_up(&mut child).await?;

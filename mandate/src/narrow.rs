@@ -183,6 +183,35 @@ mod tests {
         }
 
         #[test]
+        fn however_a_tree_grows_each_is_within_all_above_it(
+            root in authority(),
+            steps in proptest::collection::vec((any::<prop::sample::Index>(), authority(), 0u8..3), 1..40),
+        ) {
+            let mut tree: Vec<(Authority, Option<usize>)> = vec![(root, None)];
+            for (at, asked, how) in steps {
+                let parent = at.index(tree.len());
+                let held = &tree[parent].0;
+                let child = match how {
+                    0 => held.inherited(),
+                    1 => Some(Authority { max_hops: held.max_hops.saturating_sub(1), ..asked.meet(held) }),
+                    _ => Some(asked),
+                };
+                if let Some(child) = child.filter(|child| child.narrows(held).is_ok()) {
+                    tree.push((child, Some(parent)));
+                }
+            }
+            for (authority, parent) in &tree {
+                let (mut above, mut depth) = (*parent, 0);
+                while let Some(at) = above {
+                    depth += 1;
+                    prop_assert!(authority.is_within(&tree[at].0));
+                    prop_assert!(authority.max_hops + depth <= tree[at].0.max_hops);
+                    above = tree[at].1;
+                }
+            }
+        }
+
+        #[test]
         fn inheriting_spends_a_hop_and_widens_nothing(a in authority()) {
             match a.inherited() {
                 Some(child) => prop_assert_eq!(child.narrows(&a), Ok(())),

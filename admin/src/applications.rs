@@ -228,7 +228,8 @@ pub(crate) async fn patch(
                 refuse_taken(tx.connection(), &zone, &name.0, &id).await?;
             }
             let secret = patch.client_secret.map(|secret| secret.0);
-            let changes_traits = patch.traits.is_some();
+            // Events name the application, so its name counts as well.
+            let changes_what_is_kept = patch.traits.is_some() || patch.name.is_some();
             if let Some(secret) = &secret {
                 if !found.has_secret {
                     return Err(Problem::invalid("client_secret_not_configured"));
@@ -250,7 +251,7 @@ pub(crate) async fn patch(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
-            if secret.is_some() || changes_traits {
+            if secret.is_some() || changes_what_is_kept {
                 tx.record_change(&zone, &Change::Application { id: id.clone() }).await?;
             }
             let row = find(tx.connection(), &actor, zone.as_str(), &id).await?.json;

@@ -32,7 +32,7 @@ use caracal_store::model::{Application, Epochs, Zone};
 use grant::{Granted, Minted};
 use judge::Judgement;
 use live::Live;
-use provider::ROUNDS;
+use provider::{ROUNDS, may_ask_outside};
 use request::SubjectToken;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -114,6 +114,9 @@ impl Sts {
         let mut live = Live::at_hand(self.store(), facts);
         let mut judgement = self.judge(&mut live, request, presented).await.ok()?;
         drop(live);
+        if may_ask_outside(request, &judgement) {
+            return None;
+        }
         judgement.brokered = Arc::new(self.broker(request, &judgement).await);
         self.keys().prepare(&judgement.application.zone_id, judgement.epochs.keys).await.ok()?;
         self.grant_together(request, judgement).await

@@ -9,7 +9,7 @@ use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Subject;
 use crate::Sts;
-use crate::providers::{Brokered, ConnectionRef, CredentialError, Renewal, Standing, Wanted};
+use crate::providers::{Brokered, ConnectionRef, CredentialError, Kind, Renewal, Standing, Wanted};
 use crate::refusal::Denial;
 use crate::upstream::Directive;
 use axum::http::StatusCode;
@@ -102,6 +102,13 @@ impl Sts {
         }
         brokered.still_fit(connection, &judgement.application.zone_id, wanted(judgement)).await
     }
+}
+
+/// May a token endpoint have to be asked? What failed at one is not begun anew.
+pub(super) fn may_ask_outside(request: &ExchangeRequest, judgement: &Judgement) -> bool {
+    let outside = |provider: &Provider| Kind::parse(&provider.kind).is_some_and(Kind::is_fetched);
+    request.gateway.is_some()
+        && judgement.granted.iter().any(|granted| granted.provider.as_ref().is_some_and(outside))
 }
 
 fn wanted(judgement: &Judgement) -> impl Iterator<Item = Wanted<'_>> {

@@ -104,6 +104,12 @@ impl Kind {
     pub fn has_credential(self) -> bool {
         !matches!(self, Self::None | Self::CaracalMandate)
     }
+
+    /// Does its credential come from a token endpoint?
+    #[must_use]
+    pub fn is_fetched(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::AuthorizationCode)
+    }
 }
 
 /// Where the credential travels.

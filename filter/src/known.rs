@@ -19,7 +19,6 @@ use crate::exchange::Granted;
 use crate::reply::Refusal;
 
 /// A mandate at a resource, as the feed told of it when it was decided.
-#[derive(Clone)]
 pub struct Case {
     /// The mandate.
     pub mandate: Rc<VerifiedMandate>,
@@ -60,12 +59,16 @@ pub struct Kept {
 
 impl Kept {
     /// The grant, if it may be kept at all: the STS says until when, and a derived mandate by which it can be taken back.
+    /// What may not be kept holds a secret perhaps, so nothing of it stays.
     #[must_use]
-    pub fn of(granted: Granted) -> Option<Self> {
+    pub fn of(granted: &Granted) -> Option<Self> {
+        if granted.directive.cache_until <= 0 {
+            return None;
+        }
         let token = granted.access_token.as_str();
         let claims = Claims::from_json(&CompactJws::split(token.as_bytes()).ok()?.payload().ok()?).ok()?;
         let until = granted.directive.cache_until.min(claims.exp);
-        Some(Self { anchors: claims.anchors(), until, granted })
+        Some(Self { anchors: claims.anchors(), until, granted: granted.clone() })
     }
 
     /// Whether it still holds at `now` (unix seconds).
@@ -77,7 +80,8 @@ impl Kept {
 
 /// What is known of a case.
 pub struct Known {
-    case: Case,
+    policy_epoch: PolicyEpoch,
+    entry: Rc<ResourceEntry>,
     /// The grant that may be used again, or the refusal that will not change.
     pub answer: Result<Option<Kept>, Refusal>,
 }
@@ -95,12 +99,30 @@ impl Memory {
     /// What is known of a case. Nothing that was said under another policy, or of the resource before it changed.
     pub fn find(&mut self, case: &Case) -> Option<Rc<Known>> {
         self.0.find(&case.key(), |known| {
-            known.case.policy_epoch == case.policy_epoch && Rc::ptr_eq(&known.case.entry, &case.entry)
+            known.policy_epoch == case.policy_epoch && Rc::ptr_eq(&known.entry, &case.entry)
         })
     }
 
     /// Remembers what the STS said of a case.
-    pub fn remember(&mut self, case: Case, answer: Result<Option<Kept>, Refusal>) {
-        self.0.remember(&case.key(), &Rc::new(Known { case, answer }));
+    pub fn remember(&mut self, case: &Case, answer: Result<Option<Kept>, Refusal>) {
+        let (policy_epoch, entry) = (case.policy_epoch, Rc::clone(&case.entry));
+        self.0.remember(&case.key(), &Rc::new(Known { policy_epoch, entry, answer }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caracal_mandate::upstream::Directive;
+
+    #[test]
+    fn nothing_stays_of_what_may_not_be_kept() {
+        let granted = |access_token: &str, cache_until| Granted {
+            access_token: access_token.to_owned(),
+            directive: Directive { cache_until, provider_token: "secret".to_owned(), ..Directive::default() },
+        };
+        for (token, until) in [("a.b.c", 0), ("a.b.c", -1), ("a.b.c", 99), ("opaque", 99), ("", 99)] {
+            assert!(Kept::of(&granted(token, until)).is_none(), "{token} {until}");
+        }
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 const MAX_DELTA: usize = 4096;
 /// How often the database is asked, should another replica have written.
 const POLL: Duration = Duration::from_secs(1);
+/// A gateway that was silent for so long is forgotten, in milliseconds. It stopped counting long before.
+const FORGET_GATEWAY: i64 = 24 * 3_600_000;
 /// The longest wait, in seconds.
 pub(crate) const MAX_WAIT_SECONDS: u64 = 30;
 
@@ -214,6 +216,13 @@ impl Sts {
                     .bind(now)
                     .execute(&mut *tx.connection())
                     .await?;
+                    if applied.0 == 0 {
+                        // One begins anew: a moment to forget those that are long gone, as workers that were restarted.
+                        sqlx::query("DELETE FROM gateways WHERE last_seen_at < $1")
+                            .bind(now - FORGET_GATEWAY)
+                            .execute(&mut *tx.connection())
+                            .await?;
+                    }
                     Ok(true)
                 })
             })

@@ -137,14 +137,14 @@ impl Request {
                     host.log(Level::Warn, "caracal: the circuit towards the STS is open for 10 s");
                 }
                 if reusable && lasting {
-                    self.worker.memory.borrow_mut().remember(case, Err(refusal.clone()));
+                    self.worker.memory.borrow_mut().remember(&case, Err(refusal.clone()));
                 }
                 return Err(unanswered(doubt, question, refusal));
             }
         };
         if reusable {
-            let kept = granted.clone().and_then(Kept::of);
-            self.worker.memory.borrow_mut().remember(case.clone(), Ok(kept));
+            let kept = granted.as_ref().and_then(Kept::of);
+            self.worker.memory.borrow_mut().remember(&case, Ok(kept));
         }
         // What was revoked while the STS was asked stays revoked.
         if self.revoked(&case.mandate) {

@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::http::Request;
 use caracal_mandate::feed::{FEED_PATH, FeedResponse};
 use caracal_store::change::Change;
+use serde_json::json;
 
 impl World {
     pub(crate) async fn poll(&self, query: &str) -> FeedResponse {
@@ -207,4 +208,56 @@ async fn a_resource_without_its_provider_is_gone_until_it_has_one_again() {
     let delta = world.poll(&format!("gateway=g1&since={}", delta.generation.0)).await;
     let back: Vec<_> = delta.zones[0].resources.iter().map(|entry| entry.identifier.as_str()).collect();
     assert_eq!(back, ["resource://ledger"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_tells_what_a_local_decision_needs() {
+    let world = World::new().await;
+    let before = u64::try_from(world.store.now()).unwrap();
+    let feed = world.poll("gateway=g1").await;
+    assert!(feed.time >= before && feed.time <= u64::try_from(world.store.now()).unwrap());
+    let entry = |name: &str| {
+        let entry = feed.zones[0].resources.iter().find(|entry| entry.identifier.as_str() == name);
+        serde_json::to_value(entry.unwrap()).unwrap()
+    };
+    for (name, upstream) in [
+        ("resource://orders", json!({ "url": "https://orders.internal", "credential": "mandate" })),
+        ("resource://ledger", json!({ "url": "https://ledger.internal", "credential": "none" })),
+        ("resource://keyed", json!({ "url": "https://keyed.internal", "credential": "brokered" })),
+        ("resource://nowhere", json!(null)),
+    ] {
+        assert_eq!(entry(name)["upstream"], upstream, "{name}");
+    }
+    assert_eq!(entry("resource://orders")["scopes"], json!(["orders:read", "orders:write"]));
+    // A delta tells the same, and its own time.
+    world
+        .change(
+            "UPDATE providers SET kind = 'none' WHERE id = 'p-mandate'",
+            Change::Resource { id: "R1".into() },
+        )
+        .await;
+    let delta = world.poll(&format!("gateway=g1&since={}", feed.generation.0)).await;
+    let told = serde_json::to_value(&delta.zones[0].resources[0]).unwrap();
+    assert_eq!(told["upstream"]["credential"], "none");
+    assert!(delta.time >= feed.time);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gateways_that_are_long_gone_are_forgotten() {
+    let world = World::new().await;
+    let start = world.poll("gateway=g1").await.generation.0;
+    let day = 24 * 3_600_000;
+    for (id, seen) in [("gone", world.store.now() - day - 1_000), ("quiet", world.store.now() - day + 60_000)]
+    {
+        world
+            .sql(&format!(
+                "INSERT INTO gateways (id, acknowledged, acknowledged_at, last_seen_at) VALUES ('{id}', 1, 1, {seen})"
+            ))
+            .await;
+    }
+    world.poll(&format!("gateway=g1&since={start}&wait=0")).await;
+    assert_eq!(world.number("SELECT COUNT(*) FROM gateways").await, 3);
+    world.poll("gateway=g2").await;
+    assert_eq!(world.number("SELECT COUNT(*) FROM gateways WHERE id = 'gone'").await, 0);
+    assert_eq!(world.number("SELECT COUNT(*) FROM gateways").await, 3);
 }

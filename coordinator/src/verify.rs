@@ -6,7 +6,7 @@
 use crate::body::{self, Fields};
 use crate::caller::{self, Caller};
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,7 +15,7 @@ use axum::{Extension, Json};
 use caracal_mandate::claims::Claims;
 use caracal_mandate::id::ZoneId;
 use caracal_store::http::{Refusal, RequestId};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The longest token, in bytes, as for bearers.
@@ -98,7 +98,7 @@ pub(crate) async fn route(
 
 async fn ask(config: &Config, question: &Question, request_id: &str) -> Result<Claims, Failure> {
     if question.token.len() > MAX_TOKEN {
-        return Err(crate::failure::Code::InvalidToken.into());
+        return Err(Code::InvalidToken.into());
     }
     let claims = caller::verify(config, &question.token).await?;
     let caller = Caller::of_mandate(claims.clone(), request_id.to_owned());
@@ -119,43 +119,43 @@ impl Invalid {
     }
 }
 
-/// The claims under the names that verifying libraries give them. What a mandate does not carry is left out.
+/// The claims under the names that verifying libraries give them.
 fn claims_json(claims: &Claims) -> Value {
-    let mut members = Map::new();
-    let mut set = |name: &str, value: Value| {
-        let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-        if !is_empty {
-            members.insert(name.to_owned(), value);
-        }
-    };
-    set("sub", json!(claims.sub));
-    set("zoneId", json!(claims.zone_id));
-    set("clientId", json!(claims.client_id));
-    set("authorityRecordId", json!(claims.sid));
-    set("rootAuthorityRecordId", json!(claims.root_sid));
-    set("use", json!(claims.usage));
-    set("subType", json!(claims.sub_type));
-    set("jti", json!(claims.jti));
-    set("issuedAt", json!(claims.iat));
-    set("expiresAt", json!(claims.exp));
-    set("scope", json!(claims.scope));
-    set("targetResources", json!(claims.target));
-    set("sessionId", json!(claims.agent_session_id));
-    set("delegationId", json!(claims.delegation_edge_id));
-    set("sourceSessionId", json!(claims.source_session_id));
-    set("targetSessionId", json!(claims.target_session_id));
-    set("delegationPath", json!(claims.delegation_path));
     let hops = claims.delegation_chain.iter().map(|hop| {
-        json!({
-            "applicationId": hop.application_id,
-            "sessionId": hop.agent_session_id,
-            "delegationId": hop.delegation_edge_id,
-        })
+        without_nothing([
+            ("applicationId", json!(hop.application_id)),
+            ("sessionId", json!(hop.agent_session_id)),
+            ("delegationId", json!(hop.delegation_edge_id)),
+        ])
     });
-    set("delegationChain", hops.collect());
-    if claims.hop_count > 0 {
-        set("hopCount", json!(claims.hop_count));
-        set("graphEpoch", json!(claims.delegation_graph_epoch));
-    }
-    Value::Object(members)
+    let of_path = |value: u64| (claims.hop_count > 0).then_some(value);
+    without_nothing([
+        ("sub", json!(claims.sub)),
+        ("zoneId", json!(claims.zone_id)),
+        ("clientId", json!(claims.client_id)),
+        ("authorityRecordId", json!(claims.sid)),
+        ("rootAuthorityRecordId", json!(claims.root_sid)),
+        ("use", json!(claims.usage)),
+        ("subType", json!(claims.sub_type)),
+        ("jti", json!(claims.jti)),
+        ("issuedAt", json!(claims.iat)),
+        ("expiresAt", json!(claims.exp)),
+        ("scope", json!(claims.scope)),
+        ("targetResources", json!(claims.target)),
+        ("sessionId", json!(claims.agent_session_id)),
+        ("delegationId", json!(claims.delegation_edge_id)),
+        ("sourceSessionId", json!(claims.source_session_id)),
+        ("targetSessionId", json!(claims.target_session_id)),
+        ("delegationPath", json!(claims.delegation_path)),
+        ("delegationChain", hops.collect()),
+        ("hopCount", json!(of_path(claims.hop_count))),
+        ("graphEpoch", json!(of_path(claims.delegation_graph_epoch))),
+    ])
+}
+
+/// An object without what a mandate does not carry.
+fn without_nothing<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let is_there = |value: &Value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
+    let there = members.into_iter().filter(|(_, value)| is_there(value));
+    Value::Object(there.map(|(name, value)| (name.to_owned(), value)).collect())
 }

@@ -52,7 +52,7 @@ async fn contract_9_verify_tells_session_and_delegation() {
         (&told["delegationPath"], &told["hopCount"], &told["graphEpoch"]),
         (&json!(["e"]), &json!(1), &json!(7))
     );
-    let last = json!({ "applicationId": "a", "sessionId": "s2", "delegationId": null });
+    let last = json!({ "applicationId": "a", "sessionId": "s2" });
     assert_eq!(told["delegationChain"][1], last);
     // What it rests on is gone: it is valid no more, though its time still runs.
     world.sql("INSERT INTO revoked_anchors (zone_id, kind, id, until) VALUES ('z1', 'delegation_edge', 'e', 9e15)").await;

@@ -19,35 +19,39 @@ impl Providers {
     /// [`StoreError`]: a row that neither key opens stops it, and names itself in the log. What was sealed anew stays.
     pub async fn reseal(&self) -> Result<u64, StoreError> {
         let mut resealed = 0;
-        let mut after = String::new();
-        loop {
-            let (vault, from) = (self.0.vault.clone(), after);
-            let done: Result<(u64, Option<String>), StoreError> =
-                self.0.store.write(move |tx| Box::pin(async move { secrets(tx, &vault, &from).await })).await;
-            let (count, next) = done?;
-            resealed += count;
-            match next {
-                Some(next) => after = next,
-                None => break,
+        for table in [Table::Secrets, Table::Connections] {
+            let mut next = Some(String::new());
+            while let Some(after) = next {
+                let vault = self.0.vault.clone();
+                let done: Result<Batch, StoreError> = self
+                    .0
+                    .store
+                    .write(move |tx| {
+                        Box::pin(async move {
+                            match table {
+                                Table::Secrets => secrets(tx, &vault, &after).await,
+                                Table::Connections => connections(tx, &vault, &after).await,
+                            }
+                        })
+                    })
+                    .await;
+                let (count, last) = done?;
+                resealed += count;
+                next = last;
             }
         }
-        after = String::new();
-        loop {
-            let (vault, from) = (self.0.vault.clone(), after);
-            let done: Result<(u64, Option<String>), StoreError> = self
-                .0
-                .store
-                .write(move |tx| Box::pin(async move { connections(tx, &vault, &from).await }))
-                .await;
-            let (count, next) = done?;
-            resealed += count;
-            match next {
-                Some(next) => after = next,
-                None => return Ok(resealed),
-            }
-        }
+        Ok(resealed)
     }
 }
+
+#[derive(Clone, Copy)]
+enum Table {
+    Secrets,
+    Connections,
+}
+
+/// How many were sealed anew, and after which row the next batch begins.
+type Batch = (u64, Option<String>);
 
 fn anew(vault: &Vault, envelope: &str, place: &str) -> Result<Option<String>, StoreError> {
     vault.reseal(envelope, place).inspect_err(|error| {
@@ -55,12 +59,8 @@ fn anew(vault: &Vault, envelope: &str, place: &str) -> Result<Option<String>, St
     })
 }
 
-/// One batch of kept secrets; answers where the next one begins.
-async fn secrets(
-    tx: &mut WriteTx<'_>,
-    vault: &Vault,
-    after: &str,
-) -> Result<(u64, Option<String>), StoreError> {
+/// One batch of kept secrets.
+async fn secrets(tx: &mut WriteTx<'_>, vault: &Vault, after: &str) -> Result<Batch, StoreError> {
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT ref, envelope FROM secret_store WHERE ref > $1 ORDER BY ref LIMIT $2")
             .bind(after)
@@ -79,11 +79,7 @@ async fn secrets(
 }
 
 /// One batch of active connections.
-async fn connections(
-    tx: &mut WriteTx<'_>,
-    vault: &Vault,
-    after: &str,
-) -> Result<(u64, Option<String>), StoreError> {
+async fn connections(tx: &mut WriteTx<'_>, vault: &Vault, after: &str) -> Result<Batch, StoreError> {
     let rows: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
         "SELECT id, zone_id, access_token_envelope, refresh_token_envelope FROM provider_connections \
          WHERE id > $1 AND status = 'active' ORDER BY id LIMIT $2",

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// The provider that the tests set up.
 pub(crate) const PROVIDER: &str = "p-idp";
@@ -188,6 +189,15 @@ impl World {
     /// What a gateway gets for this mandate.
     pub(crate) async fn use_mandate(&self, mandate: &str) -> Answer {
         self.send(GatewayCall::new(Form::usage(mandate)).request()).await
+    }
+
+    /// A gateway's call for this mandate that waits for the endpoint's answer, which is held back.
+    pub(crate) async fn held(&self, idp: &Idp, mandate: &str) -> JoinHandle<Answer> {
+        let before = idp.asked().len();
+        idp.holds_answers();
+        let call = self.spawn(GatewayCall::new(Form::usage(mandate)).request());
+        idp.was_asked(before + 1).await;
+        call
     }
 
     /// What a gateway gets for a new mandate.

@@ -188,14 +188,17 @@ async fn end_late_batch(tx: &mut WriteTx<'_>, batch: i64) -> Result<usize, Store
 }
 
 /// Runs all jobs until `stop` resolves, each on its own clock, and lets what is under way finish. A job that failed is
-/// logged and tried again at its next turn.
+/// logged and tried again at its next turn; one that is gone ends all of them.
 pub async fn run_jobs(config: Config, stop: impl Future<Output = ()>) {
     let (stopping, stopped) = watch::channel(false);
     let mut jobs = JoinSet::new();
     for job in Job::ALL {
         jobs.spawn(repeat(config.clone(), job, stopped.clone()));
     }
-    stop.await;
+    tokio::select! {
+        () = stop => {}
+        ended = jobs.join_next() => tracing::error!(?ended, "a job is gone"),
+    }
     stopping.send_replace(true);
     while jobs.join_next().await.is_some() {}
 }

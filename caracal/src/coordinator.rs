@@ -61,6 +61,9 @@ pub(crate) struct CoordinatorOptions {
     #[arg(long, env = "IDEMPOTENCY_GENERATED_RETENTION_SECONDS", value_name = "SECONDS", default_value_t = 86_400,
           value_parser = value_parser!(u64).range(3600..=31_536_000))]
     generated_receipt_retention: u64,
+    /// Calls of one application a minute (0: no limit).
+    #[arg(long, env = "INVOCATION_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 120)]
+    invocation_rate_limit: u32,
     /// Live idempotency receipts of one operation of one application.
     #[arg(long, env = "IDEMPOTENCY_MAX_RECEIPTS_PER_SCOPE", value_name = "N", default_value_t = 10_000,
           value_parser = value_parser!(i64).range(100..))]
@@ -93,6 +96,7 @@ impl CoordinatorOptions {
             receipt_retention: Duration::from_secs(self.receipt_retention),
             generated_receipt_retention: Duration::from_secs(self.generated_receipt_retention),
             receipts: self.max_receipts,
+            invocations_per_minute: i64::from(self.invocation_rate_limit),
             ..Limits::default()
         })
     }

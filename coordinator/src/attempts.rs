@@ -2,9 +2,9 @@
 
 use crate::body::{self, Fields};
 use crate::caller::{Caller, path_id};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::failure::{Code, Failure};
-use crate::invocations::{COLUMNS, evidence, to_json};
+use crate::invocations::{COLUMNS, charge, evidence, to_json};
 use crate::page::json_column;
 use crate::services;
 use axum::body::Body;
@@ -76,17 +76,24 @@ pub(crate) async fn complete_route(
 
 async fn step(config: &Config, caller: Caller, id: String, step: Step) -> Result<Json<Value>, Failure> {
     let id: AgentSessionId = path_id(id)?;
-
+    let limits = config.limits.clone();
     let row = config
         .store
-        .write(move |tx| Box::pin(async move { take(tx, &caller, id.as_str(), step).await }))
+        .write(move |tx| Box::pin(async move { take(tx, &limits, &caller, id.as_str(), step).await }))
         .await?;
     Ok(Json(row))
 }
 
-async fn take(tx: &mut WriteTx<'_>, caller: &Caller, id: &str, step: Step) -> Result<Value, Failure> {
+async fn take(
+    tx: &mut WriteTx<'_>,
+    limits: &Limits,
+    caller: &Caller,
+    id: &str,
+    step: Step,
+) -> Result<Value, Failure> {
     let now = tx.now();
     caller.check_stands(tx.connection(), now).await?;
+    charge(tx, limits, caller).await?;
     let row = sqlx::query(
         "SELECT service_id, status, attempts, max_attempts, timeout_ms, deadline_at, metadata_json \
          FROM agent_invocations WHERE zone_id = $1 AND id = $2",

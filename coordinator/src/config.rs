@@ -53,6 +53,8 @@ pub struct Limits {
     pub generated_receipt_retention: Duration,
     /// Live receipts of one operation of one application.
     pub receipts: i64,
+    /// Calls that one application may make, start, cancel or complete a minute, in all processes together. 0 is no limit.
+    pub invocations_per_minute: i64,
     /// The largest body, bytes.
     pub body_bytes: usize,
     /// How often tasks past their time are looked for.
@@ -86,6 +88,7 @@ impl Default for Limits {
             receipt_retention: Duration::from_secs(604_800),
             generated_receipt_retention: Duration::from_secs(86_400),
             receipts: 10_000,
+            invocations_per_minute: 120,
             body_bytes: 262_144,
             ttl_sweep: Duration::from_secs(10),
             lease_sweep: Duration::from_secs(10),

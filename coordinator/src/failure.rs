@@ -5,7 +5,7 @@ use crate::counters::KeyUse;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use caracal_store::StoreError;
-use caracal_store::http::Refusal as HttpRefusal;
+use caracal_store::http::{Refusal as HttpRefusal, TooMany};
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -90,6 +90,7 @@ codes! {
     ParentDelegationNotActive = 403 "parent_delegation_not_active",
     ParentNotFound = 404 "parent_not_found",
     ParentOwnershipRequired = 403 "parent_ownership_required",
+    RateLimited = 429 "rate_limited",
     ResourceNotFound = 404 "resource_not_found",
     SelfDelegationDenied = 400 "self_delegation_denied",
     SessionAncestorNotActive = 409 "session_ancestor_not_active",
@@ -195,6 +196,9 @@ pub(crate) fn render(response: Response, request_id: &str) -> Response {
         Some(Pending(refusal)) => {
             let code = refusal.code;
             let mut body = HttpRefusal::new(code.status(), code.as_str());
+            if code == Code::RateLimited {
+                body = body.retry_after(TooMany::at(caracal_store::clock::now()).retry_after);
+            }
             if let Some(details) = refusal.details {
                 body = body.with("details", *details);
             }

@@ -119,6 +119,17 @@ pub(crate) async fn create_route(
         .await
 }
 
+/// Takes one from what an application may do with calls in this minute (contract coordinator §2.3).
+pub(crate) async fn charge(tx: &mut WriteTx<'_>, limits: &Limits, caller: &Caller) -> Result<(), Failure> {
+    let most = limits.invocations_per_minute;
+    let key = format!("invocation:{}:{}", caller.zone, caller.name());
+    if most > 0 && tx.count(&key, 60_000).await? > most {
+        caracal_store::metrics::rate_limited(caracal_store::metrics::Service::Coordinator, "invocation");
+        return Err(Failure::because(Code::RateLimited, "the calls of this minute are used up"));
+    }
+    Ok(())
+}
+
 async fn create(
     tx: &mut WriteTx<'_>,
     limits: &Limits,
@@ -143,6 +154,7 @@ async fn create(
     if let Some(recorded) = receipt.find(tx, limits).await? {
         return Ok(recorded.reply);
     }
+    charge(tx, limits, caller).await?;
     let id = ids::new_id();
     let sql = format!(
         "INSERT INTO agent_invocations (id, zone_id, service_id, source_session_id, target_session_id, method, \

@@ -288,6 +288,21 @@ async fn invocations(reached: &mut Reached) {
     step("cancel", json!({})).await.ok();
     reached.code("invocation_not_cancelable", &step("cancel", json!({})).await);
     reached.code("invocation_not_startable", &step("start", json!({})).await);
+    let world = World::with(Limits { invocations_per_minute: 1, ..Limits::default() }).await;
+    let a = world.token("a", "").await;
+    let body = json!({ "application_id": "a", "endpoint_url": "http://agent.test" });
+    let service = world.ask(Method::POST, "/zones/z1/agent-services", &a, Some(body)).await.ok();
+    for number in 0..100 {
+        let key = format!("k{number}");
+        let call = json!({ "service_id": service["id"], "idempotency_key": key, "method": "plan" });
+        let answer = world.ask(Method::POST, path, &a, Some(call)).await;
+        // A minute may end in between, and then one more is let through.
+        if answer.status.as_u16() == 429 {
+            assert!(number > 0 && answer.headers.contains_key("retry-after"));
+            reached.code("rate_limited", &answer);
+            break;
+        }
+    }
 }
 
 async fn keys(reached: &mut Reached) {

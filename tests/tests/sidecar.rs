@@ -1,7 +1,10 @@
 //! The role `resource`: an Envoy in front of one service, which decides alone; and configurations that Envoy refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use caracal_tests::{Sidecar, Stack, Upstream, World, gateway_key, refused, sidecar_bootstrap};
+use caracal_envoy::render;
+use caracal_tests::{
+    Sidecar, Stack, Upstream, World, gateway_key, refused, sidecar_bootstrap, sidecar_options,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
@@ -92,6 +95,41 @@ async fn a_sidecar_in_doubt_asks_the_sts() {
     world.activate("nobody", &nobody).await;
     let status = called_until(&world, &sidecar, mandate, StatusCode::OK).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_without_the_sts_denies_what_is_in_doubt_and_nothing_else() {
+    let (mut stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let mut world = World::prepare(&stack).await;
+    let mut options = sidecar_options(&stack, &world.zone, world.resource, upstream.address);
+    options.max_feed_age_ms = 600_000;
+    let sidecar = Sidecar::start_with(&stack, &render(&options), 401).await;
+    world.add_resource(sidecar.url.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let agent = world.agent().await;
+    let mut mandates = Vec::new();
+    for number in 0..2 {
+        assert_eq!(world.read(&world.mint(&agent).await).await.status(), StatusCode::OK);
+        let authorization = upstream.seen()[number].headers["authorization"].to_str().unwrap().to_owned();
+        mandates.push(authorization.strip_prefix("Bearer ").unwrap().to_owned());
+    }
+    // One is checked under the new policy before the STS is gone, the other is not.
+    world.activate("same", &world.policy(&world.application, "", "")).await;
+    let asked = async {
+        while world.audit("event_type=mandate_check").await.is_empty() {
+            assert_eq!(call(&world, &sidecar, Method::GET, &mandates[0]).await, StatusCode::OK);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.expect("the sidecar never asked");
+    assert_eq!(call(&world, &sidecar, Method::GET, &mandates[0]).await, StatusCode::OK);
+    stack.kill().await;
+    for _ in 0..5 {
+        assert_eq!(call(&world, &sidecar, Method::GET, &mandates[0]).await, StatusCode::OK);
+        let request = world.http.get(format!("{}/v1/orders", sidecar.url)).bearer_auth(&mandates[1]);
+        let refused = request.send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        let body: Value = refused.json().await.unwrap();
+        assert_eq!(body["error_description"], "policy changed since this mandate was minted");
+    }
 }
 
 /// Changes the filter's own configuration inside a rendered bootstrap.

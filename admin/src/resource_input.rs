@@ -164,8 +164,8 @@ pub(crate) fn operations(operations: &[OperationInput], scopes: &[String]) -> Re
             return Err(refuse("operation_duplicate", format!("{method} {path} is there twice")));
         }
         let mut row = json!({ "method": method, "path": path, "scope": operation.scope });
-        if matching != PathMatch::Exact {
-            row["match"] = matching.as_str().into();
+        if let (false, Some(row)) = (matching == PathMatch::Exact, row.as_object_mut()) {
+            row.insert("match".to_owned(), matching.as_str().into());
         }
         stored.push(row);
     }

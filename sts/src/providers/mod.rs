@@ -9,6 +9,7 @@ mod broker;
 mod cache;
 mod circuit;
 mod config;
+mod connect;
 mod connection;
 mod error;
 mod flight;
@@ -25,8 +26,9 @@ pub use config::{
     ClientAuth, ConfigError, Endpoint, Kind, Placement, ProviderConfig, ServiceGrant, ServiceToken, Source,
     UserToken,
 };
+pub use connect::{Whose, keep, revoke};
 pub(crate) use connection::Standing;
-pub use connection::{ConnectionRef, SHARED_SUBJECT, Tokens, Whose, keep, revoke};
+pub use connection::{ConnectionRef, SHARED_SUBJECT, Tokens};
 pub use error::CredentialError;
 pub use hidden::Hidden;
 pub use oauth::{Flow, GivenBack};
@@ -207,13 +209,16 @@ impl Providers {
     ) -> Result<T, CredentialError> {
         let circuits = &self.0.circuits;
         if circuits.is_open(provider, self.0.store.now()) {
+            caracal_store::metrics::provider_asked("circuit_open");
             return Err(CredentialError::CircuitOpen);
         }
         let result = request.await;
+        caracal_store::metrics::provider_asked(if result.is_ok() { "done" } else { "failed" });
         match &result {
             Ok(_) => circuits.succeeded(provider),
             Err(error) if error.counts() => {
                 if circuits.failed(provider, self.0.store.now()) {
+                    caracal_store::metrics::provider_circuit_opened();
                     tracing::warn!(provider, %error, "a token endpoint failed often; its circuit is open");
                 }
             }

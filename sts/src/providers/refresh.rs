@@ -7,11 +7,13 @@
 
 use super::Providers;
 use super::config::{ProviderConfig, Source};
-use super::connection::{Connection, ConnectionRef, Tokens, seal};
+use super::connect::seal;
+use super::connection::{Connection, ConnectionRef, Tokens};
 use super::error::CredentialError;
 use super::secret::SealedSecrets;
 use super::token::{TokenClient, jitter};
 use caracal_mandate::id::ZoneId;
+use caracal_store::metrics::{self, Refresh};
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::Provider;
 use caracal_store::{StoreError, WriteTx, ids};
@@ -67,21 +69,29 @@ impl Providers {
                 Connection::find(&mut connection, &renewal.zone, &renewal.connection.id).await?
             };
             let Some(found) = found.filter(|found| found.reference == renewal.connection) else {
+                metrics::provider_refresh(Refresh::Shared);
                 return Ok(());
             };
             if found.failed_just_now(now) {
                 return Ok(());
             }
             if !found.is_leased(now) && self.lease(renewal, &owner).await? {
+                metrics::provider_refresh(Refresh::Leased);
                 break found;
             }
             if polls > u64::try_from(LEASE).unwrap_or(u64::MAX) / POLL {
                 return Err(CredentialError::Store);
             }
+            if polls == 0 {
+                metrics::provider_refresh(Refresh::Waited);
+            }
             polls += 1;
             tokio::time::sleep(Duration::from_millis(POLL + jitter(POLL / 2))).await;
         };
         let outcome = self.ask(renewal, &found).await;
+        if !matches!(outcome, Outcome::Renewed(_)) {
+            metrics::provider_refresh(Refresh::Failed);
+        }
         self.settle(renewal, owner, outcome).await
     }
 

@@ -145,7 +145,7 @@ async fn contract_sts_22_4_who_goes_away_does_not_lose_a_rotated_token() {
     let (idp, world) = set_up(Script::Rotating { next: "rt-0".to_owned(), number: 0 }).await;
     connect(&world, "a1", "at-0", Some("rt-0"), Some(0)).await;
     let mandate = world.mandate().await;
-    let call = world.held(&idp, &mandate).await;
+    let call = world.call_that_waits(&idp, &mandate).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     idp.answers_again();
@@ -202,7 +202,7 @@ async fn contract_sts_22_4_what_is_revoked_while_it_is_renewed_stays_revoked() {
     let (idp, world) = set_up(Script::Rotating { next: "rt-0".to_owned(), number: 0 }).await;
     connect(&world, "a1", "at-0", Some("rt-0"), Some(0)).await;
     let mandate = world.mandate().await;
-    let call = world.held(&idp, &mandate).await;
+    let call = world.call_that_waits(&idp, &mandate).await;
     let revoked: Result<Vec<String>, StoreError> = world
         .store
         .write(|tx| {

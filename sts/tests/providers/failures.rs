@@ -175,7 +175,7 @@ async fn contract_sts_8_26_a_public_exchange_asks_no_provider() {
 async fn contract_sts_26_1_what_changes_meanwhile_is_judged_and_fetched_anew() {
     let (idp, world) = set_up(Script::token("old", 3600)).await;
     let mandate = world.mandate().await;
-    let call = world.held(&idp, &mandate).await;
+    let call = world.call_that_waits(&idp, &mandate).await;
     world.provide(SERVICE, &idp.client(&json!({})), &json!({ "client_secret": "another" })).await;
     idp.answers_again();
     let answer = call.await.unwrap();
@@ -184,7 +184,7 @@ async fn contract_sts_26_1_what_changes_meanwhile_is_judged_and_fetched_anew() {
     let mandate = world.mandate().await;
     idp.says(Script::token("new", 3600));
     world.provide(SERVICE, &idp.client(&json!({ "scopes": ["s"] })), &json!({ "client_secret": "a" })).await;
-    let call = world.held(&idp, &mandate).await;
+    let call = world.call_that_waits(&idp, &mandate).await;
     world.revoke_edge("E").await;
     idp.answers_again();
     let answer = call.await.unwrap();

@@ -192,7 +192,7 @@ impl World {
     }
 
     /// A gateway's call for this mandate that waits for the endpoint's answer, which is held back.
-    pub(crate) async fn held(&self, idp: &Idp, mandate: &str) -> JoinHandle<Answer> {
+    pub(crate) async fn call_that_waits(&self, idp: &Idp, mandate: &str) -> JoinHandle<Answer> {
         let before = idp.asked().len();
         idp.holds_answers();
         let call = self.spawn(GatewayCall::new(Form::usage(mandate)).request());

@@ -1,7 +1,7 @@
 //! What each kind takes, and what none does.
 
 use super::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn parsed(kind: &str, config: &Value) -> Result<ProviderConfig, ConfigError> {
     ProviderConfig::parse(Kind::parse(kind).unwrap(), config)

@@ -1,14 +1,16 @@
-//! The configuration of a provider as the STS reads it: parsed whole, or not used at all (contract sts §22.1, §22.3).
-//!
-//! The Admin API checks the same text with the same parser before it stores it, so what is stored can be used.
+//! From JSON to a configuration, with a reason for whatever is none.
 
-use caracal_mandate::header;
+use super::check::{
+    header_placement, hosts, https, is_parameter_name, is_plain_text, is_scheme, names_host, params, wrong,
+};
+use super::{
+    ClientAuth, ConfigError, Endpoint, Kind, Placement, ProviderConfig, ServiceGrant, ServiceToken, Source,
+    UserToken,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-/// The longest host name, in bytes.
-const MAX_HOST: usize = 253;
 /// Parameters that an endpoint's own configuration may not set, because the protocol does (contract sts §22.3).
 const RESERVED_TOKEN_PARAMS: [&str; 11] = [
     "assertion",
@@ -33,216 +35,6 @@ const RESERVED_AUTHORIZATION_PARAMS: [&str; 7] = [
     "scope",
     "state",
 ];
-
-/// Why a configuration cannot be used: which member, and what is wrong with it. Never a value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{member}: {why}")]
-pub struct ConfigError {
-    /// The member of `config_json`.
-    pub member: &'static str,
-    /// What is wrong with it.
-    pub why: &'static str,
-}
-
-fn wrong<T>(member: &'static str, why: &'static str) -> Result<T, ConfigError> {
-    Err(ConfigError { member, why })
-}
-
-/// The kinds of providers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The upstream gets no credential.
-    None,
-    /// The upstream gets the derived mandate.
-    CaracalMandate,
-    /// A key in a header or in the query.
-    ApiKey,
-    /// A token that was issued by hand.
-    BearerToken,
-    /// User name and password.
-    HttpBasic,
-    /// A token of the service, fetched with the client's own credential.
-    ClientCredentials,
-    /// A token of a person, who consented in a browser.
-    AuthorizationCode,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::None,
-        Self::CaracalMandate,
-        Self::ApiKey,
-        Self::BearerToken,
-        Self::HttpBasic,
-        Self::ClientCredentials,
-        Self::AuthorizationCode,
-    ];
-
-    /// The wire name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::CaracalMandate => "caracal_mandate",
-            Self::ApiKey => "api_key",
-            Self::BearerToken => "bearer_token",
-            Self::HttpBasic => "http_basic",
-            Self::ClientCredentials => "oauth2_client_credentials",
-            Self::AuthorizationCode => "oauth2_authorization_code",
-        }
-    }
-
-    /// The kind of that name. A name that is not known has none: whoever meets it denies.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// Does the provider have a credential of its own?
-    #[must_use]
-    pub fn has_credential(self) -> bool {
-        !matches!(self, Self::None | Self::CaracalMandate)
-    }
-
-    /// Does its credential come from a token endpoint?
-    #[must_use]
-    pub fn is_fetched(self) -> bool {
-        matches!(self, Self::ClientCredentials | Self::AuthorizationCode)
-    }
-}
-
-/// Where the credential travels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placement {
-    /// In a header, after a scheme where there is one.
-    Header {
-        /// Its name.
-        name: String,
-        /// The word before the credential.
-        scheme: Option<String>,
-    },
-    /// In a parameter of the query.
-    Query {
-        /// Its name.
-        name: String,
-    },
-}
-
-/// How the client proves itself to a token endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientAuth {
-    /// In `Authorization: Basic`.
-    ClientSecretBasic,
-    /// In the form.
-    ClientSecretPost,
-    /// With a signed assertion (RFC 7523 §2.2).
-    PrivateKeyJwt,
-    /// Not at all.
-    None,
-}
-
-/// A token endpoint and the client that calls it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its address, `https` and with a host out of [`Endpoint::hosts`].
-    pub url: Url,
-    /// The hosts that may be called, in lower case; never empty.
-    pub hosts: Vec<String>,
-    /// The client.
-    pub client_id: String,
-    /// How it proves itself.
-    pub client_auth: ClientAuth,
-    /// Further parameters, sorted by name.
-    pub params: Vec<(String, String)>,
-    /// Is a token of any type taken? Only where the operator said which scheme it travels under.
-    pub any_token_type: bool,
-    /// The key's name in assertions.
-    pub key_id: Option<String>,
-    /// The client's certificate, PEM.
-    pub certificate: Option<String>,
-}
-
-/// Which grant fetches a service's token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServiceGrant {
-    /// RFC 6749 §4.4.
-    ClientCredentials {
-        /// RFC 8707.
-        resource: Option<String>,
-    },
-    /// RFC 7523 §2.1.
-    JwtBearer {
-        /// Who the assertion speaks for; the client itself unless given.
-        subject: Option<String>,
-        /// Whom it is for; the endpoint unless given.
-        audience: Option<String>,
-    },
-}
-
-/// How a service's token is fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceToken {
-    /// Where.
-    pub endpoint: Endpoint,
-    /// How.
-    pub grant: ServiceGrant,
-    /// The scopes that are asked for.
-    pub scopes: Vec<String>,
-    /// The audience that is asked for.
-    pub audience: Option<String>,
-}
-
-/// How a person's token is obtained.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserToken {
-    /// The token endpoint.
-    pub endpoint: Endpoint,
-    /// Where the browser is sent.
-    pub authorization: Url,
-    /// Where it comes back to.
-    pub redirect_uri: String,
-    /// The scopes that are asked for.
-    pub scopes: Vec<String>,
-    /// Further parameters of the authorization address, sorted by name.
-    pub authorization_params: Vec<(String, String)>,
-    /// Where a token is given back (RFC 7009).
-    pub revocation: Option<Url>,
-}
-
-/// Where the credential comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// There is none.
-    None,
-    /// The derived mandate.
-    Mandate,
-    /// The sealed secret of that name, as it is.
-    Sealed(&'static str),
-    /// This user name with the sealed `password`.
-    Basic {
-        /// The user name.
-        username: String,
-    },
-    /// A token endpoint.
-    Service(Box<ServiceToken>),
-    /// The connection of the subject.
-    User(Box<UserToken>),
-}
-
-/// A whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProviderConfig {
-    /// Where the credential comes from.
-    pub source: Source,
-    /// Where it travels.
-    pub placement: Placement,
-    /// The hosts that may receive it, in lower case; empty for any.
-    pub allowed_token_hosts: Vec<String>,
-    /// Does the derived mandate travel beside it?
-    pub forward_caracal_identity: bool,
-}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -447,36 +239,6 @@ impl Raw {
     }
 }
 
-/// `[A-Za-z][A-Za-z0-9-]*`
-fn is_scheme(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// `[A-Za-z0-9._~-]+`
-fn is_parameter_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
-}
-
-/// Not empty, and without control characters.
-fn is_plain_text(text: &str) -> bool {
-    !text.is_empty() && !text.chars().any(char::is_control)
-}
-
-fn header_placement(
-    member: &'static str,
-    name: Option<&str>,
-    scheme: Option<String>,
-) -> Result<Placement, ConfigError> {
-    match name {
-        Some(name) if header::may_carry_credential(name.as_bytes()) => {
-            Ok(Placement::Header { name: name.to_owned(), scheme })
-        }
-        Some(_) => wrong(member, "is no header that may carry a credential"),
-        None => wrong(member, "is missing"),
-    }
-}
-
 fn username(raw: &Raw) -> Result<String, ConfigError> {
     match raw.username.clone().filter(|name| is_plain_text(name)) {
         Some(name) if name.contains(':') => wrong("username", "holds a colon"),
@@ -484,60 +246,3 @@ fn username(raw: &Raw) -> Result<String, ConfigError> {
         None => wrong("username", "is missing or no plain text"),
     }
 }
-
-fn https(member: &'static str, text: Option<&str>) -> Result<Url, ConfigError> {
-    let Some(text) = text else { return wrong(member, "is missing") };
-    let Ok(url) = Url::parse(text) else { return wrong(member, "is no URL") };
-    let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    // A name, and no address: lists of hosts hold names.
-    if url.scheme() == "https" && url.domain().is_some() && bare {
-        Ok(url)
-    } else {
-        wrong(member, "is no https URL with a host name and without user information and fragment")
-    }
-}
-
-fn names_host(hosts: &[String], url: &Url) -> bool {
-    url.host_str().is_some_and(|host| hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)))
-}
-
-/// DNS names: at most 253 bytes of `[A-Za-z0-9.-]`, alphanumeric at both ends, no empty label.
-fn hosts(names: &[String]) -> Result<Vec<String>, ConfigError> {
-    let good = |name: &String| {
-        let byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
-        let ends = |text: &str| {
-            text.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && text.ends_with(|last: char| last.is_ascii_alphanumeric())
-        };
-        name.len() <= MAX_HOST && name.bytes().all(byte) && ends(name) && !name.contains("..")
-    };
-    match names.iter().all(good) {
-        true => Ok(names.iter().map(|name| name.to_ascii_lowercase()).collect()),
-        false => wrong("allowed_token_hosts", "a host is no DNS name"),
-    }
-}
-
-fn params(
-    member: &'static str,
-    given: &Map<String, Value>,
-    reserved: &[&str],
-) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut list = Vec::new();
-    for (name, value) in given {
-        match value.as_str() {
-            Some(value) if is_plain_text(value) && is_parameter_name(name) => {
-                if reserved.contains(&name.as_str()) {
-                    return wrong(member, "sets a parameter that the protocol sets");
-                }
-                list.push((name.clone(), value.to_owned()));
-            }
-            _ => return wrong(member, "a name or a value is empty or not allowed"),
-        }
-    }
-    list.sort();
-    Ok(list)
-}
-
-#[cfg(test)]
-#[path = "config_tests.rs"]
-mod tests;

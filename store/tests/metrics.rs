@@ -93,7 +93,14 @@ async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented
             } else if let Some(shown) = shown {
                 assert_eq!(*shown, kind, "{metric}");
             } else {
-                let silent = ["rate_limited", "panics", "connections_ended", "invocations", "sessions"];
+                let silent = [
+                    "rate_limited",
+                    "panics",
+                    "connections_ended",
+                    "invocations",
+                    "sessions",
+                    "provider_requests",
+                ];
                 assert!(silent.iter().any(|part| metric.contains(part)), "{metric} is not shown at {name}");
             }
         }

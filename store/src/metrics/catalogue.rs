@@ -158,6 +158,17 @@ pub(super) struct Sts {
     pub(super) compilations: IntCounter,
     pub(super) compilation_errors: IntCounter,
     pub(super) compilation_seconds: Counter,
+    pub(super) refreshes: Refreshes,
+    pub(super) provider_requests: Words,
+    pub(super) circuits_opened: IntCounter,
+}
+
+/// What became of connections of persons that had to be renewed.
+pub(super) struct Refreshes {
+    pub(super) leased: IntCounter,
+    pub(super) waited: IntCounter,
+    pub(super) shared: IntCounter,
+    pub(super) errors: IntCounter,
 }
 
 /// What the audit service counts.
@@ -322,6 +333,41 @@ impl Sts {
                 "caracal_sts_opa_compile_duration_seconds_total",
                 "Time of all compilations of policy bundles.",
             )?,
+            refreshes: Refreshes::build(b)?,
+            provider_requests: b.words(
+                STS,
+                "caracal_sts_provider_requests_total",
+                "Requests to the token endpoints of providers, by outcome.",
+                &["outcome"],
+            )?,
+            circuits_opened: b.counter(
+                STS,
+                "caracal_sts_provider_circuit_open_total",
+                "Times that the circuit of a provider opened.",
+            )?,
+        })
+    }
+}
+
+impl Refreshes {
+    fn build(b: &mut Builder) -> Result<Self, Error> {
+        Ok(Self {
+            leased: b.counter(
+                STS,
+                "caracal_sts_provider_refresh_leased_total",
+                "Renewals of connections that this process undertook.",
+            )?,
+            waited: b.counter(
+                STS,
+                "caracal_sts_provider_refresh_waited_total",
+                "Renewals that waited for another process.",
+            )?,
+            shared: b.counter(
+                STS,
+                "caracal_sts_provider_refresh_shared_total",
+                "Renewals that another had done meanwhile.",
+            )?,
+            errors: b.counter(STS, "caracal_sts_provider_refresh_errors_total", "Renewals that failed.")?,
         })
     }
 }

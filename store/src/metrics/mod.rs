@@ -94,6 +94,42 @@ pub fn policy_compiled(took: Duration, done: bool) {
     });
 }
 
+/// A connection had to be renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// It could not be.
+    Failed,
+    /// This process undertakes it.
+    Leased,
+    /// Another did it meanwhile.
+    Shared,
+    /// Another does it now.
+    Waited,
+}
+
+/// What becomes of a connection that has to be renewed.
+pub fn provider_refresh(what: Refresh) {
+    with(|all| {
+        let refreshes = &all.sts.refreshes;
+        match what {
+            Refresh::Failed => refreshes.errors.inc(),
+            Refresh::Leased => refreshes.leased.inc(),
+            Refresh::Shared => refreshes.shared.inc(),
+            Refresh::Waited => refreshes.waited.inc(),
+        }
+    });
+}
+
+/// A token endpoint was asked: `done`, `failed`, or not asked because of its `circuit_open`.
+pub fn provider_asked(outcome: &'static str) {
+    with(|all| all.sts.provider_requests.count(outcome));
+}
+
+/// The circuit of a provider opened.
+pub fn provider_circuit_opened() {
+    with(|all| all.sts.circuits_opened.inc());
+}
+
 /// A secret was sealed, or could not be.
 pub(crate) fn secret_sealed(done: bool) {
     with(|all| {

@@ -114,6 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn every_option_stands_in_its_description_with_its_default() {
+        let page = include_str!("../../docs/coordinator.md");
+        let line = <Line as clap::CommandFactory>::command();
+        let options: Vec<_> = line.get_arguments().filter(|option| option.get_env().is_some()).collect();
+        assert!(options.len() > 10, "the options are found");
+        for option in options {
+            let (long, variable) = (option.get_long().unwrap(), option.get_env().unwrap().to_str().unwrap());
+            let default = option.get_default_values()[0].to_str().unwrap();
+            let row = format!("| `--{long}` | `{variable}` | {default}");
+            assert!(page.contains(&row), "{row} is not in docs/coordinator.md");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_the_coordinators_own() {
         assert_eq!(Line::parse_from(["caracal"]).options.limits().unwrap(), Limits::default());
     }

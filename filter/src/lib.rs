@@ -13,6 +13,7 @@ mod entry;
 pub mod evidence;
 pub mod exchange;
 pub mod feed;
+mod fields;
 pub mod forward;
 pub mod host;
 pub mod known;

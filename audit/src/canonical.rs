@@ -4,6 +4,7 @@
 //! the same hash.
 
 use serde_json::{Number, Value};
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 /// The canonical text of a value.
@@ -16,7 +17,9 @@ pub fn to_text(value: &Value) -> String {
 
 fn write(text: &mut String, value: &Value) {
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => text.push_str(&value.to_string()),
+        Value::Null => text.push_str("null"),
+        Value::Bool(bool) => text.push_str(if *bool { "true" } else { "false" }),
+        Value::String(string) => write_string(text, string),
         Value::Number(number) => write_number(text, number),
         Value::Array(items) => {
             text.push('[');
@@ -30,18 +33,31 @@ fn write(text: &mut String, value: &Value) {
         }
         Value::Object(members) => {
             let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            sorted.sort_by(|(a, _), (b, _)| compare(a, b));
             text.push('{');
             for (index, (name, member)) in sorted.into_iter().enumerate() {
                 if index > 0 {
                     text.push(',');
                 }
-                text.push_str(&Value::from(name.as_str()).to_string());
+                write_string(text, name);
                 text.push(':');
                 write(text, member);
             }
             text.push('}');
         }
+    }
+}
+
+/// By UTF-16 code units, which is the order of the bytes where all are ASCII.
+fn compare(a: &str, b: &str) -> Ordering {
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
+}
+
+fn write_string(text: &mut String, string: &str) {
+    if string.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        text.push_str(&Value::from(string).to_string());
+    } else {
+        text.extend(["\"", string, "\""]);
     }
 }
 

@@ -5,9 +5,9 @@
 //! what is done better here).
 
 use crate::canonical;
+use aws_lc_rs::{digest, hmac};
 use caracal_mandate::gateway_signature::to_hex;
-use hmac_sha256::{HMAC, Hash};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The key of the chains. Never printed.
 #[derive(Clone)]
@@ -65,9 +65,15 @@ impl ChainKey {
     /// Links `content` after `head`.
     #[must_use]
     pub fn link(&self, head: Option<&Head>, content: &Value) -> Link {
+        self.link_text(head, &canonical::to_text(content))
+    }
+
+    /// Links a content whose canonical text is this after `head`.
+    #[must_use]
+    pub fn link_text(&self, head: Option<&Head>, content: &str) -> Link {
         let seq = head.map_or(1, |head| head.seq + 1);
         let prev = head.map(|head| head.content_sha256.clone());
-        let content_sha256 = content_sha256(content, seq, prev.as_deref());
+        let content_sha256 = text_sha256(content, seq, prev.as_deref());
         let hmac = self.hmac(&content_sha256, prev.as_deref());
         Link { seq, prev, content_sha256, hmac }
     }
@@ -94,13 +100,20 @@ impl ChainKey {
 
     fn hmac(&self, content_sha256: &str, prev: Option<&str>) -> String {
         let text = format!("{content_sha256}|{}", prev.unwrap_or_default());
-        to_hex(&HMAC::mac(text.as_bytes(), &self.0))
+        to_hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), text.as_bytes()).as_ref())
     }
 }
 
 /// The hash of a content at its place.
 #[must_use]
 pub fn content_sha256(content: &Value, seq: i64, prev: Option<&str>) -> String {
-    let bound = json!({ "chain_seq": seq, "content": content, "prev_content_sha256": prev });
-    to_hex(&Hash::hash(canonical::to_text(&bound).as_bytes()))
+    text_sha256(&canonical::to_text(content), seq, prev)
+}
+
+/// The hash of the canonical form of `{"chain_seq": …, "content": …, "prev_content_sha256": …}`, whose members stand in
+/// their order already.
+fn text_sha256(content: &str, seq: i64, prev: Option<&str>) -> String {
+    let prev = canonical::to_text(&prev.into());
+    let text = format!("{{\"chain_seq\":{seq},\"content\":{content},\"prev_content_sha256\":{prev}}}");
+    to_hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
 }

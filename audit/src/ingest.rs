@@ -8,71 +8,113 @@ use caracal_store::{Store, StoreError, WriteTx};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// How many events one transaction takes, so that other writers need not wait long.
-const BATCH: i64 = 256;
+/// How many events one transaction takes: other writers wait for as long as that takes.
+const BATCH: i64 = 64;
 
-/// Takes one batch. Answers whether more may wait; if not, the outbox was empty at the end of the transaction.
+/// Takes one batch. Answers whether more may wait; if not, nothing waited that was written before the call.
+///
+/// What waits is read and made ready beside the writer, whose time everyone shares. The transaction takes what still
+/// waits then, so an event is taken once, whoever else takes events.
 async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
+    let waiting: Vec<(String, String)> = {
+        let mut connection = store.read().await?;
+        sqlx::query_as("SELECT id, event_json FROM audit_outbox ORDER BY created_at, id LIMIT $1")
+            .bind(BATCH)
+            .fetch_all(&mut *connection)
+            .await?
+    };
+    if waiting.is_empty() {
+        return Ok(false);
+    }
+    let full = i64::try_from(waiting.len()).is_ok_and(|count| count >= BATCH);
+    let now = store.now();
+    let ready: Vec<Ready> = waiting.into_iter().map(|(id, json)| Ready::new(id, json, now)).collect();
     let key = key.clone();
     store
         .write(move |tx| {
             Box::pin(async move {
-                let waiting: Vec<(String, String)> = sqlx::query_as(
-                    "SELECT id, event_json FROM audit_outbox ORDER BY created_at, id LIMIT $1",
-                )
-                .bind(BATCH)
-                .fetch_all(&mut *tx.connection())
-                .await?;
-                let full = i64::try_from(waiting.len()).is_ok_and(|count| count >= BATCH);
-                let known = known(tx, &waiting).await?;
+                let ids: Vec<&str> = ready.iter().map(|ready| ready.id.as_str()).collect();
+                let ours = remove(tx, &ids).await?;
+                let known = known(tx, &ids).await?;
                 let mut batch = Batch { key, known, heads: HashMap::new(), rows: Vec::new() };
-                for (id, json) in &waiting {
-                    batch.take(tx, id, json).await?;
+                for ready in ready.into_iter().filter(|ready| ours.contains(&ready.id)) {
+                    batch.take(tx, ready).await?;
                 }
-                batch.write(tx).await?;
-                forget(tx, &waiting).await?;
-                Ok::<_, StoreError>(full)
+                batch.write(tx).await
             })
         })
-        .await
+        .await?;
+    Ok(full)
 }
 
 /// Takes batches until the outbox is empty. Every event that was written before the call is in the ledger then.
 pub(crate) async fn catch_up(store: &Store, key: &ChainKey) -> Result<(), StoreError> {
-    let mut connection = store.read().await?;
-    let waiting: Option<String> =
-        sqlx::query_scalar("SELECT id FROM audit_outbox LIMIT 1").fetch_optional(&mut *connection).await?;
-    drop(connection);
-    if waiting.is_some() {
-        while take_batch(store, key).await? {}
-    }
+    while take_batch(store, key).await? {}
     Ok(())
 }
 
+/// A waiting event, made ready for its place in a chain.
+struct Ready {
+    /// The id of its row in the outbox.
+    id: String,
+    event: Result<Sealed, Unreadable>,
+}
+
+/// An event with the canonical text of what its hash covers.
+struct Sealed {
+    event: AuditEvent,
+    ingested_at: i64,
+    content: String,
+}
+
+struct Unreadable {
+    text: String,
+    problem: String,
+}
+
+impl Ready {
+    fn new(id: String, json: String, now: i64) -> Self {
+        let event = match serde_json::from_str(&json) {
+            Ok(event) => Ok(Sealed::new(event, now)),
+            Err(error) => Err(Unreadable { text: json, problem: error.to_string() }),
+        };
+        Self { id, event }
+    }
+}
+
+impl Sealed {
+    fn new(event: AuditEvent, ingested_at: i64) -> Self {
+        let content = crate::canonical::to_text(&content_of(&event, ingested_at));
+        Self { event, ingested_at, content }
+    }
+}
+
 /// Which of the waiting events the ledger has already.
-async fn known(tx: &mut WriteTx<'_>, waiting: &[(String, String)]) -> Result<HashSet<String>, StoreError> {
+async fn known(tx: &mut WriteTx<'_>, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
     let mut known = HashSet::new();
-    for piece in pieces(waiting) {
+    for piece in pieces(ids) {
         let sql = format!("SELECT id FROM audit_events WHERE id IN {}", list(piece.len(), 0));
         let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql));
-        for (id, _) in piece {
-            query = query.bind(id.as_str());
+        for id in piece {
+            query = query.bind(*id);
         }
         known.extend(query.fetch_all(&mut *tx.connection()).await?);
     }
     Ok(known)
 }
 
-async fn forget(tx: &mut WriteTx<'_>, taken: &[(String, String)]) -> Result<(), StoreError> {
-    for piece in pieces(taken) {
-        let sql = format!("DELETE FROM audit_outbox WHERE id IN {}", list(piece.len(), 0));
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for (id, _) in piece {
-            query = query.bind(id.as_str());
+/// Takes events out of the outbox. Answers those that were still there.
+async fn remove(tx: &mut WriteTx<'_>, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
+    let mut removed = HashSet::new();
+    for piece in pieces(ids) {
+        let sql = format!("DELETE FROM audit_outbox WHERE id IN {} RETURNING id", list(piece.len(), 0));
+        let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql));
+        for id in piece {
+            query = query.bind(*id);
         }
-        query.execute(&mut *tx.connection()).await?;
+        removed.extend(query.fetch_all(&mut *tx.connection()).await?);
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// What one transaction adds to the ledger.
@@ -83,56 +125,65 @@ struct Batch {
     /// The heads of the chains, as this batch extends them.
     heads: HashMap<String, Option<Head>>,
     /// Linked, and still to be written.
-    rows: Vec<(AuditEvent, Link)>,
+    rows: Vec<(Sealed, Link)>,
 }
 
 impl Batch {
-    async fn take(&mut self, tx: &mut WriteTx<'_>, id: &str, json: &str) -> Result<(), StoreError> {
-        let event: AuditEvent = match serde_json::from_str(json) {
-            Ok(event) => event,
-            Err(error) => {
+    async fn take(&mut self, tx: &mut WriteTx<'_>, ready: Ready) -> Result<(), StoreError> {
+        let Ready { id, event } = ready;
+        let sealed = match event {
+            Ok(sealed) => sealed,
+            Err(Unreadable { text, problem }) => {
+                caracal_store::metrics::event_unreadable();
                 // Evidence is not thrown away because it cannot be read.
-                let problem = json!({ "outbox_id": id, "problem": error.to_string(), "text": json });
+                let problem = json!({ "outbox_id": id, "problem": problem, "text": text });
                 let event = failure("unknown", "malformed_event", tx.now()).with_metadata(problem);
-                return self.append(tx, event).await;
+                return self.append_new(tx, event).await;
             }
         };
         // An event whose id is not that of its row may be there under its own, also from this very batch.
-        if event.id == id && !self.known.contains(id) {
-            return self.append(tx, event).await;
+        if sealed.event.id == id && !self.known.contains(&id) {
+            return self.append(tx, sealed).await;
         }
         self.write(tx).await?;
+        let event = &sealed.event;
         let known = StoredEvent::find(tx.connection(), &event.id).await?;
-        let Some(known) = known else { return self.append(tx, event).await };
-        if known.has_content(&event) {
+        let Some(known) = known else { return self.append(tx, sealed).await };
+        if known.has_content(event) {
             return Ok(());
         }
         tracing::error!(event = %event.id, zone = %known.event.zone_id, "an event came again with another content");
         let problem = json!({
             "event_id": event.id,
             "stored_sha256": known.link.content_sha256,
-            "incoming": serde_json::to_value(&event).unwrap_or_default(),
+            "incoming": serde_json::to_value(event).unwrap_or_default(),
         });
         let event = failure(&known.event.zone_id, "content_mismatch", tx.now()).with_metadata(problem);
-        self.append(tx, event).await
+        self.append_new(tx, event).await
+    }
+
+    async fn append_new(&mut self, tx: &mut WriteTx<'_>, event: AuditEvent) -> Result<(), StoreError> {
+        let now = tx.now();
+        self.append(tx, Sealed::new(event, now)).await
     }
 
     /// Links an event to its chain.
-    async fn append(&mut self, tx: &mut WriteTx<'_>, event: AuditEvent) -> Result<(), StoreError> {
-        let head = match self.heads.remove(&event.zone_id) {
+    async fn append(&mut self, tx: &mut WriteTx<'_>, sealed: Sealed) -> Result<(), StoreError> {
+        let zone = sealed.event.zone_id.clone();
+        let head = match self.heads.remove(&zone) {
             Some(head) => head,
-            None => head_of(tx, &event.zone_id).await?,
+            None => head_of(tx, &zone).await?,
         };
-        let link = self.key.link(head.as_ref(), &content_of(&event, tx.now()));
+        let link = self.key.link_text(head.as_ref(), &sealed.content);
         let head = Head { seq: link.seq, content_sha256: link.content_sha256.clone() };
-        self.heads.insert(event.zone_id.clone(), Some(head));
-        self.rows.push((event, link));
+        self.heads.insert(zone, Some(head));
+        caracal_store::metrics::event_taken();
+        self.rows.push((sealed, link));
         Ok(())
     }
 
     /// Writes the rows that were linked.
     async fn write(&mut self, tx: &mut WriteTx<'_>) -> Result<(), StoreError> {
-        let ingested_at = tx.now();
         let rows = std::mem::take(&mut self.rows);
         let text = |value: &serde_json::Value| crate::canonical::to_text(value);
         for piece in pieces(&rows) {
@@ -143,7 +194,7 @@ impl Batch {
                 placeholders(piece.len(), 17)
             );
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-            for (event, link) in piece {
+            for (Sealed { event, ingested_at, .. }, link) in piece {
                 query = query
                     .bind(event.id.as_str())
                     .bind(event.zone_id.as_str())
@@ -158,7 +209,7 @@ impl Batch {
                     .bind(text(&event.diagnostics_json))
                     .bind(event.metadata_json.as_ref().map(text))
                     .bind(event.occurred_at)
-                    .bind(ingested_at)
+                    .bind(*ingested_at)
                     .bind(link.content_sha256.as_str())
                     .bind(link.prev.as_deref())
                     .bind(link.hmac.as_str());

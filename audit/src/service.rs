@@ -22,6 +22,9 @@ use std::time::Duration;
 /// How long to wait for a notice before looking anyway: other processes write too, and a failure is tried again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long events gather once the first is there, so that many are taken in one transaction.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// The audit service. Cheap to clone; [`Audit::run`] has to run for the ledger to grow.
 #[derive(Debug, Clone)]
 pub struct Audit {
@@ -60,7 +63,7 @@ impl Audit {
             tokio::select! {
                 () = &mut stop => break,
                 // The sender lives as long as the store; were it gone, the timer still looks.
-                Ok(()) = written.changed() => {}
+                Ok(()) = written.changed() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }

@@ -96,7 +96,7 @@ pub(crate) async fn use_up(
            AND r.zone_id = approvals.zone_id AND r.status = 'active' AND r.expires_at > $1))",
     )
     .bind(now)
-    .bind(record.map(AuthorityRecordId::as_str))
+    .bind(record.map_or("", AuthorityRecordId::as_str))
     .bind(hold.id.as_str())
     .bind(hold.zone_id.as_str())
     .bind(hold.principal_id.as_str())

@@ -14,6 +14,9 @@ use std::time::Duration;
 
 const LIMITS: Limits = Limits::bytes(1000);
 
+/// Status and length, or the reason why there is no answer.
+type Got = Result<(u16, usize), &'static str>;
+
 /// A body that never ends and does not say how long it is.
 struct Endless;
 
@@ -53,7 +56,7 @@ fn only(hosts: &[&str]) -> Vec<String> {
 async fn sts_22_3_answers_are_bounded_and_redirects_are_not_followed() {
     let server = server().await;
     let egress = server.egress();
-    let cases: [(&str, Result<(u16, usize), &str>); 5] = [
+    let cases: [(&str, Got); 5] = [
         ("/whole", Ok((200, 1000))),
         ("/failed", Ok((500, 3))),
         ("/long", Err("egress_response_too_large")),

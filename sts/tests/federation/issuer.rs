@@ -1,7 +1,7 @@
 //! An OpenID provider of the test's own: it signs ID tokens and publishes its keys, well or badly.
 
 use crate::https::Https;
-use crate::support::{self, Answer, Form, MINT_LIMIT, SECRET, World};
+use crate::support::{Answer, Form, SECRET, World};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -15,7 +15,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use caracal_sts::{Config, Sts};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -165,9 +164,7 @@ impl Issuer {
             .route("/elsewhere", get(elsewhere))
             .with_state(Arc::clone(&published));
         let server = Https::start(routes).await;
-        let mut world = World::new().await;
-        let config = support::config(&world.store, &world.vault, &world.keys, MINT_LIMIT);
-        world.router = Sts::new(Config { egress: server.egress(), ..config }).router();
+        let world = World::new().await.calling(server.egress());
         let issuer = Self { world, key, server, published };
         issuer.trust("i1", ISSUER, "/keys").await;
         issuer

@@ -1,6 +1,6 @@
 //! How the keys of an issuer are got and kept (contract sts §21, §27.21).
 
-use crate::https::Https;
+use crate::https::{Https, before};
 use crate::issuer::{ISSUER, Issuer, Key, Mode};
 use serde_json::{Value, json};
 
@@ -81,9 +81,9 @@ async fn sts_28_19_addresses_that_are_not_called() {
 async fn sts_21_keys_are_fetched_once_for_many() {
     let issuer = Issuer::new().await;
     issuer.set(Mode::Gated);
-    let asking: Vec<_> =
+    let mut asking: Vec<_> =
         (0..20).map(|_| issuer.world.spawn(Issuer::form(&issuer.token(&[])).request())).collect();
-    issuer.arrived().await;
+    before(&mut asking[0], issuer.arrived()).await;
     issuer.set(Mode::Keys);
     issuer.open_gate();
     for answer in asking {

@@ -1,5 +1,6 @@
 //! What is refused, and what the ledger says of it (contract sts §21, §28.19).
 
+use crate::https::before;
 use crate::issuer::{AUDIENCE, ISSUER, Issuer, Key, Mode};
 use crate::support::PEER_SECRET;
 use base64::Engine as _;
@@ -200,8 +201,8 @@ async fn sts_21_nothing_is_granted_on_what_was_taken_away_meanwhile() {
     for (sql, expected) in changes {
         let issuer = Issuer::new().await;
         issuer.set(Mode::Gated);
-        let answer = issuer.world.spawn(Issuer::form(&issuer.token(&[])).request());
-        issuer.arrived().await;
+        let mut answer = issuer.world.spawn(Issuer::form(&issuer.token(&[])).request());
+        before(&mut answer, issuer.arrived()).await;
         issuer.world.sql(sql).await;
         issuer.open_gate();
         assert_eq!(answer.await.unwrap().error(), expected, "{sql}");

@@ -87,3 +87,11 @@ impl Https {
         Egress::new(options.unwrap()).unwrap()
     }
 }
+
+/// Waits for something that has to happen before the answer is there.
+pub(crate) async fn before<T: std::fmt::Debug>(answer: &mut JoinHandle<T>, event: impl Future<Output = ()>) {
+    tokio::select! {
+        () = event => {}
+        early = answer => panic!("{early:?}"),
+    }
+}

@@ -135,7 +135,23 @@ async fn check(world: &World) {
         .fetch_all(&mut *connection)
         .await
         .unwrap();
+    let counted: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT application_id, count FROM live_sessions WHERE zone_id = 'z1' AND count > 0 ORDER BY 1",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .unwrap();
     drop(connection);
+    let live = sessions
+        .values()
+        .filter(|session| matches!(session.status, SessionStatus::Active | SessionStatus::Suspended));
+    let live = i64::try_from(live.count()).unwrap();
+    let expected = ["", "a"].map(|application| (application.to_owned(), live));
+    assert_eq!(
+        counted,
+        if live > 0 { expected.to_vec() } else { Vec::new() },
+        "what is counted is what is there"
+    );
     for session in sessions.values() {
         let anchor = format!("agent_session:{}", session.id);
         let takes_away = session.status != SessionStatus::Active;

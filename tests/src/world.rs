@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// A zone with one application, one resource and an active policy.
+#[derive(Clone)]
 pub struct World {
     pub http: reqwest::Client,
     pub admin: String,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::drill::DrillOptions;
+
 /// What the contributor typed.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +38,11 @@ pub(crate) enum Task {
     /// Check formatting, lints, licences and sources, then run every test
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
+    /// Put the real binary under load, let something go wrong, and check what has to hold all the same
+    #[command(
+        after_help = "Examples:\n  cargo xtask drill kill\n  cargo xtask drill kill --seed 7 --seconds 600"
+    )]
+    Drill(DrillOptions),
     /// Build the Envoy module and print its size; fails above 409,600 bytes
     #[command(after_help = "Example:\n  cargo xtask filter")]
     Filter(FilterOptions),

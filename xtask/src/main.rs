@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod check;
 mod cli;
+mod drill;
 mod envoy;
 mod error;
 mod filter;
@@ -45,6 +46,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let workspace = Workspace::locate()?;
     match arguments.task {
         Task::Bench(options) => bench::run(&workspace, &options),
+        Task::Drill(options) => drill::run(&workspace, &options),
         Task::Up(options) => up::run(&workspace, &options),
         Task::Test(options) => test::run(&workspace, &options),
         Task::Ci => check::run(&workspace),

@@ -26,17 +26,29 @@ pub struct Script {
 impl Script {
     /// Starts a script as an application of this world.
     pub fn start(world: &World, credentials: &Credentials, arguments: &[&str]) -> Self {
+        Self::spawn(arguments, |command| {
+            command
+                .env("CARACAL_STS_URL", &world.sts)
+                .env("CARACAL_COORDINATOR_URL", &world.coordinator)
+                .env("CARACAL_GATEWAY_URL", &world.gateway)
+                .env("CARACAL_ZONE_ID", &world.zone)
+                .env("CARACAL_APPLICATION_ID", &credentials.application)
+                .env("CARACAL_APP_CLIENT_SECRET", &credentials.secret)
+                .env("TEST_RESOURCE", world.resource);
+        })
+    }
+
+    /// Starts a script that needs no Caracal.
+    pub fn plain(arguments: &[&str]) -> Self {
+        Self::spawn(arguments, |_| {})
+    }
+
+    fn spawn(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
         let (script, rest) = arguments.split_first().unwrap();
-        let mut child = Command::new(python())
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script))
-            .args(rest)
-            .env("CARACAL_STS_URL", &world.sts)
-            .env("CARACAL_COORDINATOR_URL", &world.coordinator)
-            .env("CARACAL_GATEWAY_URL", &world.gateway)
-            .env("CARACAL_ZONE_ID", &world.zone)
-            .env("CARACAL_APPLICATION_ID", &credentials.application)
-            .env("CARACAL_APP_CLIENT_SECRET", &credentials.secret)
-            .env("TEST_RESOURCE", world.resource)
+        let mut command = Command::new(python());
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script)).args(rest);
+        prepare(&mut command);
+        let mut child = command
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -52,6 +52,20 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// It may call this machine under its name, and trusts this authority there.
+    pub fn calling_this_machine(authority: &Path) -> Self {
+        let environment = [
+            ("CARACAL_DEV_LOOPBACK_EGRESS_HOSTS", "localhost"),
+            ("CARACAL_TLS_EXTRA_CA_FILE", authority.to_str().unwrap()),
+        ];
+        Self {
+            environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            ..Self::default()
+        }
+    }
+}
+
 /// A running Caracal on a data folder of its own.
 pub struct Stack {
     pub data: TempDir,

@@ -1,6 +1,7 @@
 //! The database: opened, migrated, read from.
 
 use crate::clock;
+use crate::file::DatabaseFile;
 use crate::writer::{WriteTx, Writer};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -59,6 +60,7 @@ pub type WriteFuture<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Sen
 pub struct Store {
     pool: AnyPool,
     writer: Writer,
+    file: Option<DatabaseFile>,
     changes: watch::Receiver<u64>,
     audit: watch::Receiver<u64>,
     decisions: watch::Receiver<u64>,
@@ -103,8 +105,9 @@ impl Store {
         let (changes_tx, changes) = watch::channel(u64::try_from(generation).unwrap_or(0));
         let (audit_tx, audit) = watch::channel(0);
         let (decisions_tx, decisions) = watch::channel(0);
-        let writer = Writer::start(connection, options, changes_tx, audit_tx, decisions_tx);
-        Ok(Self { pool, writer, changes, audit, decisions })
+        let file = DatabaseFile::of(url).map_err(sqlx::Error::Io)?;
+        let writer = Writer::start(connection, options, file.clone(), changes_tx, audit_tx, decisions_tx);
+        Ok(Self { pool, writer, file, changes, audit, decisions })
     }
 
     /// A connection to read with.
@@ -149,6 +152,7 @@ impl Store {
 
     /// Does the database answer?
     pub async fn ping(&self) -> Result<(), StoreError> {
+        self.file.as_ref().map_or(Ok(()), DatabaseFile::check).map_err(sqlx::Error::Io)?;
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
     }

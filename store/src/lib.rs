@@ -11,6 +11,7 @@ pub mod change;
 pub mod clock;
 pub mod config;
 pub mod database;
+mod file;
 pub mod egress;
 pub mod http;
 pub mod ids;

@@ -7,6 +7,7 @@
 use crate::StoreError;
 use crate::clock;
 use crate::database::{WriteFuture, connect};
+use crate::file::DatabaseFile;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::future::Future;
@@ -141,12 +142,13 @@ impl Writer {
     pub(crate) fn start(
         connection: AnyConnection,
         options: AnyConnectOptions,
+        file: Option<DatabaseFile>,
         changes: watch::Sender<u64>,
         audit: watch::Sender<u64>,
         decisions: watch::Sender<u64>,
     ) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let task = Task { connection: Some(connection), options, changes, audit, decisions };
+        let task = Task { connection: Some(connection), options, file, changes, audit, decisions };
         tokio::spawn(task.run(receiver));
         Self { queue }
     }
@@ -176,6 +178,7 @@ impl Writer {
 struct Task {
     connection: Option<AnyConnection>,
     options: AnyConnectOptions,
+    file: Option<DatabaseFile>,
     changes: watch::Sender<u64>,
     audit: watch::Sender<u64>,
     decisions: watch::Sender<u64>,
@@ -241,6 +244,9 @@ impl Task {
         failures: &mut Vec<Failed>,
         announcement: &mut Announcement,
     ) -> Result<(), sqlx::Error> {
+        let still_there = || self.file.as_ref().map_or(Ok(()), DatabaseFile::check);
+        // Before a connection is made anew, which would make the file anew.
+        still_there()?;
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(connect(&self.options).await?),
@@ -270,6 +276,7 @@ impl Task {
             }
         }
         // A savepoint that is open is committed with the rest.
+        still_there()?;
         connection.execute("COMMIT").await?;
         Ok(())
     }

@@ -259,3 +259,17 @@ async fn under_load_a_database_that_another_process_locks_grants_nothing_and_loc
     let denied = load.world.audit("decision=deny").await;
     assert_eq!(denied, Vec::<Value>::new(), "nobody was denied anything");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_a_database_that_is_deleted_grants_nothing() {
+    let load = Load::start().await;
+    for name in ["caracal.db", "caracal.db-wal", "caracal.db-shm"] {
+        std::fs::remove_file(load.stack.folder().join(name)).unwrap();
+    }
+    let changed = Instant::now();
+    let (load, before, after) = load.end(changed).await;
+    all_are("before", &before, &[GRANTED, AWAY]);
+    all_are("after", &after, &[AWAY]);
+    let ready = load.world.http.get(format!("{}/ready", load.world.sts)).send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -144,3 +144,28 @@ async fn sts_27_19_another_process_that_keeps_the_database_locked() {
     world.present(&token).await.granted();
     assert_eq!(world.failures().await, 0);
 }
+
+/// What is written to a file that is deleted is lost: nothing is granted there.
+#[tokio::test(flavor = "multi_thread")]
+async fn sts_27_19_a_database_whose_file_is_deleted() {
+    let world = World::new().await;
+    let token = world.mandate().await;
+    let (records, failures) = (world.number(RECORDS).await, world.failures().await);
+    let moved = world.move_database("moved.db");
+    for _ in 0..2 {
+        let answers = [
+            ("mint", world.exchange(&Form::mint()).await),
+            ("use", world.present(&token).await),
+            ("a wrong secret", world.exchange(&Form::mint().with("client_secret", "wrong")).await),
+        ];
+        for (name, answer) in answers {
+            assert_eq!(answer.error(), (503, "sts_unavailable"), "{name}: {}", answer.body);
+        }
+        assert_eq!(world.get("/ready").await.status, 503);
+    }
+    assert!(!world.database().exists(), "nobody makes another file in its place");
+    std::fs::rename(moved, world.database()).unwrap();
+    assert_eq!(world.get("/ready").await.status, 200);
+    assert_eq!((world.number(RECORDS).await, world.failures().await), (records, failures));
+    world.present(&token).await.granted();
+}

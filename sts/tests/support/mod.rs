@@ -129,6 +129,18 @@ impl World {
         Sts::new(config(&self.store, &self.vault, &self.keys, MINT_LIMIT))
     }
 
+    /// Where the database is.
+    pub(crate) fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("caracal.db")
+    }
+
+    /// Moves the database's file away; answers where it is.
+    pub(crate) fn move_database(&self, name: &str) -> std::path::PathBuf {
+        let moved = self.directory.path().join(name);
+        std::fs::rename(self.database(), &moved).unwrap();
+        moved
+    }
+
     /// Sends a request and reads the whole answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         answer(self.router.clone(), request).await

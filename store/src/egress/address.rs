@@ -4,8 +4,8 @@ use caracal_mandate::upstream::{embedded_v4, restricted};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where an address leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
     /// The public internet.
     Public,
     /// A private network: RFC 1918, RFC 6598 (100.64.0.0/10) or RFC 4193 (`fc00::/7`).
@@ -19,8 +19,7 @@ pub enum Reach {
 
 impl Reach {
     /// Where `address` leads.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         if restricted(address) {
             return Self::Never;
         }

@@ -9,7 +9,6 @@ mod error;
 mod options;
 mod resolver;
 
-pub use address::Reach;
 pub use error::{EgressError, EgressSetupError};
 pub use options::EgressOptions;
 
@@ -148,11 +147,6 @@ impl Egress {
             sent.insert(name.clone(), value.clone());
         }
         call(client, request, limits).await
-    }
-
-    /// Checks the URL alone, for an operator who enters one: nothing is called.
-    pub fn check_url(&self, url: &str, hosts: Hosts<'_>) -> Result<(), EgressError> {
-        self.checked(url, hosts).map(|_| ())
     }
 
     fn prepare(

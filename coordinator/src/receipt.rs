@@ -123,22 +123,9 @@ impl<'a> Receipt<'a> {
         limits: &Limits,
     ) -> Result<Option<Recorded>, Failure> {
         let now = tx.now();
-        let expired = sqlx::query(
-            "DELETE FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 \
-             AND key_digest = $4 AND expires_at <= $5",
-        )
-        .bind(self.operation)
-        .bind(self.zone.as_str())
-        .bind(self.scope)
-        .bind(self.key.digest.as_str())
-        .bind(now)
-        .execute(&mut *tx.connection())
-        .await?;
-        if expired.rows_affected() > 0 {
-            metrics::idempotency("expired");
-        }
-        let row: Option<(String, String, i64, String)> = sqlx::query_as(
-            "SELECT request_digest, resource_id, response_status, response_json FROM idempotency_receipts \
+        let row: Option<(String, String, i64, String, i64)> = sqlx::query_as(
+            "SELECT request_digest, resource_id, response_status, response_json, expires_at \
+             FROM idempotency_receipts \
              WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 AND key_digest = $4",
         )
         .bind(self.operation)
@@ -147,7 +134,12 @@ impl<'a> Receipt<'a> {
         .bind(self.key.digest.as_str())
         .fetch_optional(&mut *tx.connection())
         .await?;
-        if let Some((request, resource_id, status, body)) = row {
+        if row.as_ref().is_some_and(|(.., expires_at)| *expires_at <= now) {
+            self.forget(tx).await?;
+            metrics::idempotency("expired");
+        }
+        let row = row.filter(|(.., expires_at)| *expires_at > now);
+        if let Some((request, resource_id, status, body, _)) = row {
             if request != self.request {
                 let why = "this Idempotency-Key was used for another request";
                 return Err(Failure::because(Code::IdempotencyKeyConflict, why));
@@ -178,6 +170,21 @@ impl<'a> Receipt<'a> {
             return Err(Code::IdempotencyReceiptLimitExceeded.into());
         }
         Ok(None)
+    }
+
+    /// Makes room for another receipt under the same key.
+    async fn forget(&self, tx: &mut WriteTx<'_>) -> Result<(), Failure> {
+        sqlx::query(
+            "DELETE FROM idempotency_receipts WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 \
+             AND key_digest = $4",
+        )
+        .bind(self.operation)
+        .bind(self.zone.as_str())
+        .bind(self.scope)
+        .bind(self.key.digest.as_str())
+        .execute(&mut *tx.connection())
+        .await?;
+        Ok(())
     }
 
     fn is_generated(&self) -> bool {

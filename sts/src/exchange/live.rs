@@ -9,7 +9,7 @@ use super::request::ExchangeRequest;
 use crate::bundles::View;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, ZoneId};
 use caracal_store::model::{
-    AgentSession, Application, AuthorityRecord, DelegationEdge, Provider, Resource, Zone,
+    AgentSession, Application, AuthorityRecord, DelegationEdge, Epochs, Provider, Resource, Zone,
 };
 use caracal_store::{Store, StoreError};
 use sqlx::AnyConnection;
@@ -48,6 +48,14 @@ impl Known {
     pub(super) fn of(&self, request: &ExchangeRequest) -> Option<Arc<Facts>> {
         let zone = ZoneId::new(request.zone_id.as_deref()?).ok()?;
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&zone).cloned()
+    }
+
+    /// Keeps a record that was just committed by a grant at these epochs: it will be asked for soon.
+    pub(super) fn keep_record(&self, epochs: Epochs, record: AuthorityRecord) {
+        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&record.zone_id).cloned();
+        if let Some(facts) = kept.filter(|facts| facts.zone.epochs == epochs) {
+            facts.rows(|rows| keep(&mut rows.records, record.id.clone(), Arc::new(record)));
+        }
     }
 
     /// What is kept of the zone at the epochs that were just read; what was kept at others is forgotten.

@@ -13,7 +13,7 @@ use super::request::ExchangeRequest;
 use crate::Sts;
 use caracal_mandate::id::ZoneId;
 use caracal_store::audit::AuditEvent;
-use caracal_store::model::{Epochs, NewAuthorityRecord, Zone};
+use caracal_store::model::{AuthorityRecord, Epochs, NewAuthorityRecord, Zone};
 use caracal_store::{StoreError, WriteTx};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,14 @@ struct Member {
     /// What it uses up.
     keys: Vec<(String, i64)>,
     budgets: Vec<String>,
+}
+
+/// What a group came to.
+struct Written {
+    /// What became of each piece, `None` for one that was left out.
+    granted: Vec<Option<Granted>>,
+    /// The records of mandates that gateways will present, and the epochs that they were granted at.
+    to_be_used: Vec<(Epochs, AuthorityRecord)>,
 }
 
 impl Together {
@@ -92,29 +100,30 @@ impl Sts {
         granted.await.ok().flatten()
     }
 
-    /// Writes a group. Answers what became of each piece, `None` for one that was left out.
-    async fn grant_group(
-        &self,
-        tx: &mut WriteTx<'_>,
-        pieces: &[Piece],
-    ) -> Result<Vec<Option<Granted>>, StoreError> {
+    /// Writes a group.
+    async fn grant_group(&self, tx: &mut WriteTx<'_>, pieces: &[Piece]) -> Result<Written, StoreError> {
         let members = self.members(tx, pieces).await?;
         let members = self.afford(tx, members).await?;
         let mut granted: Vec<Option<Granted>> = Vec::new();
         granted.resize_with(pieces.len(), || None);
         let mut records: Vec<NewAuthorityRecord> = Vec::with_capacity(members.len());
         let mut events: Vec<AuditEvent> = Vec::with_capacity(members.len());
+        let mut to_be_used = Vec::new();
         for member in members {
             let (Some(piece), Some(place)) = (pieces.get(member.index), granted.get_mut(member.index)) else {
                 continue;
             };
-            records.push(member.draft.record(&piece.judgement));
+            let record = member.draft.record(&piece.judgement);
+            if piece.judgement.bound.delegation.is_some() && piece.request.gateway.is_none() {
+                to_be_used.push((piece.judgement.epochs, record.record.clone()));
+            }
+            records.push(record);
             events.extend(piece.judgement.events.iter().map(opened));
             *place = Some(Granted::Minted(Box::new(member.draft.minted(piece.judgement.epochs.keys))));
         }
         tx.insert_records(&records).await?;
         tx.audit_all(&events).await?;
-        Ok(granted)
+        Ok(Written { granted, to_be_used })
     }
 
     /// The pieces that stand as they were judged.
@@ -218,7 +227,10 @@ impl AtWork {
             let written =
                 self.sts.store().write(move |tx| Box::pin(async move { sts.grant_group(tx, &pieces).await }));
             match written.await {
-                Ok(granted) => {
+                Ok(Written { granted, to_be_used }) => {
+                    for (epochs, record) in to_be_used {
+                        self.sts.known().keep_record(epochs, record);
+                    }
                     for (answer, granted) in answers.into_iter().zip(granted) {
                         let _ = answer.send(granted);
                     }

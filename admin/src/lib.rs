@@ -29,6 +29,7 @@ mod policy_sets;
 mod policy_templates;
 mod problem;
 mod projection;
+mod provider_check;
 mod provider_config;
 mod providers;
 mod rates;
@@ -123,6 +124,7 @@ fn configuration() -> Router<app::App> {
             "/v1/zones/{zone}/providers/{id}",
             get(providers::get).patch(providers::patch).delete(providers::archive),
         )
+        .route("/v1/zones/{zone}/providers/{id}/test", post(provider_check::test))
         .merge(connections())
         .route("/v1/zones/{zone}/resources", get(resources::list).post(resources::create))
         .route(

@@ -20,6 +20,8 @@ const MAX_TEXT: usize = 512;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Config {
     pub(crate) kind: Kind,
+    /// As the STS reads it.
+    pub(crate) parsed: ProviderConfig,
     /// What everyone may see.
     pub(crate) public: Map<String, Value>,
     /// What is sealed; empty where none was given.
@@ -162,7 +164,7 @@ pub(crate) fn check(kind: &str, mut given: Map<String, Value>) -> Result<Config,
         return refuse("private_key: nothing is signed with it");
     }
     check_signing_key(&config, secret.get("private_key").and_then(Value::as_str))?;
-    Ok(Config { kind, public: given, secret, needs })
+    Ok(Config { kind, parsed: config, public: given, secret, needs })
 }
 
 /// The scheme that is put before a secret when it is sent.

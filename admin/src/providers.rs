@@ -8,6 +8,7 @@ use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
 use crate::problem::Problem;
+use crate::provider_check;
 use crate::provider_config::{self, Config};
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -19,7 +20,9 @@ use caracal_mandate::id::ZoneId;
 use caracal_store::change::Change;
 use caracal_store::secrets::Vault;
 use caracal_store::{StoreError, WriteTx, ids};
-use caracal_sts::providers::{CredentialError, ProviderConfig, SealedSecrets, Whose, revoke, secret_place};
+use caracal_sts::providers::{
+    CredentialError, Kind as ProviderKind, Probe, SealedSecrets, Secrets, Whose, revoke, secret_place,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sqlx::AnyConnection;
@@ -101,15 +104,11 @@ async fn check_sealed_key(
     }
     let sealed = SealedSecrets::read(tx.connection(), zone, id).await.map_err(of_secrets)?;
     let opened = sealed.open(vault).map_err(of_secrets)?;
-    let public = Value::Object(config.public.clone());
-    let parsed = ProviderConfig::parse(config.kind, &public);
-    let parsed =
-        parsed.map_err(|error| Problem::invalid("invalid_provider_config").because(error.to_string()))?;
-    provider_config::check_signing_key(&parsed, opened.get("private_key").ok())
+    provider_config::check_signing_key(&config.parsed, opened.get("private_key").ok())
 }
 
 /// Sealed secrets that cannot be read.
-fn of_secrets(error: CredentialError) -> Problem {
+pub(crate) fn of_secrets(error: CredentialError) -> Problem {
     match error {
         CredentialError::Store => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable"),
         _ => Problem::new(StatusCode::BAD_GATEWAY, "secret_backend_unavailable"),
@@ -175,9 +174,19 @@ pub(crate) async fn create(
     }
     let config = provider_config::check(&create.kind.0, create.config_json)?;
     require_secrets(&config, |key| config.secret.contains_key(key))?;
-    if create.check {
+    if create.check && !config.kind.is_fetched() {
         return Err(Problem::invalid("provider_check_unsupported"));
     }
+    if create.check {
+        let entered = Secrets::entered(&config.secret);
+        let (probe, body) = provider_check::check(&app, &zone, &config.parsed, &entered).await?;
+        if probe != Probe::Ok {
+            let problem = Problem::unprocessable("provider_check_failed");
+            return Err(problem.with("details", json!({ "check": body })));
+        }
+    }
+    // Until it was tried, nobody knows that it works.
+    let untried = config.kind.is_fetched() && !create.check;
     let (actor, vault) = (call.actor.clone(), app.vault.clone());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
@@ -191,7 +200,8 @@ pub(crate) async fn create(
             let secret_keys = seal(tx, &vault, &secret_place(zone.as_str(), &id), &config).await?;
             sqlx::query(
                 "INSERT INTO providers (id, zone_id, name, identifier, kind, config_json, secret_config_keys_json, \
-                 created_by, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
+                 created_by, created_at, updated_at, connectivity_failed_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)",
             )
             .bind(id.as_str())
             .bind(zone.as_str())
@@ -202,6 +212,7 @@ pub(crate) async fn create(
             .bind(secret_keys)
             .bind(actor.author())
             .bind(now)
+            .bind(untried.then_some(now))
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
@@ -261,12 +272,13 @@ pub(crate) async fn patch(
                 }
                 public = Some(Value::Object(config.public).to_string());
             }
+            let fetched = i64::from(ProviderKind::parse(&kind).is_some_and(ProviderKind::is_fetched));
             let now = tx.now();
             sqlx::query(
                 "UPDATE providers SET name = COALESCE($1, name), identifier = COALESCE($2, identifier), kind = $3, \
                  config_json = COALESCE($4, config_json), \
-                 secret_config_keys_json = COALESCE($5, secret_config_keys_json), updated_by = $6, updated_at = $7 \
-                 WHERE id = $8",
+                 secret_config_keys_json = COALESCE($5, secret_config_keys_json), updated_by = $6, updated_at = $7, \
+                 connectivity_failed_at = CASE WHEN $9 = 1 THEN connectivity_failed_at ELSE NULL END WHERE id = $8",
             )
             .bind(patch.name.map(|name| name.0))
             .bind(identifier)
@@ -276,6 +288,7 @@ pub(crate) async fn patch(
             .bind(author.as_str())
             .bind(now)
             .bind(id.as_str())
+            .bind(fetched)
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;

@@ -5,73 +5,14 @@
 mod common;
 #[path = "../../sts/tests/support/https.rs"]
 mod https;
+mod idp;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{Request, Uri};
-use axum::routing::post;
+use axum::body::Body;
+use axum::http::Request;
 use common::{Answer, BOOTSTRAP, Bench, bench, bench_calling, id};
-use https::Https;
+use idp::{ACCESS, CLIENT_SECRET, Idp, REFRESH};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
-const CLIENT_SECRET: &str = "cs-5ca1ab1e0001";
-const ACCESS: &str = "at-5ca1ab1e0002";
-const REFRESH: &str = "rt-5ca1ab1e0003";
-
-type Form = BTreeMap<String, String>;
-
-#[derive(Clone)]
-struct Idp {
-    https: Arc<Https>,
-    answer: Arc<Mutex<(u16, Value)>>,
-    asked: Arc<Mutex<Vec<(String, Form)>>>,
-}
-
-impl Idp {
-    async fn start() -> Self {
-        let answer = Arc::new(Mutex::new((200, token())));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let routes = Router::new()
-            .route("/token", post(respond))
-            .route("/revoke", post(respond))
-            .with_state((Arc::clone(&answer), Arc::clone(&asked)));
-        Self { https: Arc::new(Https::start(routes).await), answer, asked }
-    }
-
-    fn says(&self, status: u16, body: Value) {
-        *self.answer.lock().unwrap() = (status, body);
-    }
-
-    fn config(&self, more: &Value) -> Value {
-        let mut config = json!({
-            "token_endpoint": self.https.url("/token"), "authorization_endpoint": self.https.url("/authorize"),
-            "redirect_uri": "http://localhost:3000/callback", "client_id": "c 1", "client_secret": CLIENT_SECRET,
-            "scopes": ["read", "offline"],
-        });
-        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        config
-    }
-}
-
-type Shared = (Arc<Mutex<(u16, Value)>>, Arc<Mutex<Vec<(String, Form)>>>);
-
-async fn respond(
-    State((answer, asked)): State<Shared>,
-    uri: Uri,
-    body: Bytes,
-) -> (axum::http::StatusCode, axum::Json<Value>) {
-    let form = form_urlencoded::parse(&body).into_owned().collect();
-    asked.lock().unwrap().push((uri.path().to_owned(), form));
-    let (status, body) = answer.lock().unwrap().clone();
-    (status.try_into().unwrap(), axum::Json(body))
-}
-
-fn token() -> Value {
-    json!({ "access_token": ACCESS, "refresh_token": REFRESH, "token_type": "Bearer", "expires_in": 600 })
-}
 
 struct Setting {
     idp: Idp,

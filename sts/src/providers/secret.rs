@@ -68,6 +68,14 @@ impl SealedSecrets {
 }
 
 impl Secrets {
+    /// Secrets that were just entered and are not sealed yet.
+    #[must_use]
+    pub fn entered(values: &serde_json::Map<String, serde_json::Value>) -> Self {
+        let texts =
+            values.iter().filter_map(|(name, value)| Some((name.clone(), Hidden::new(value.as_str()?))));
+        Self(texts.collect())
+    }
+
     /// The secret of that name.
     ///
     /// # Errors

@@ -115,6 +115,9 @@ async fn bad_input_names_what_and_where() {
         (vec!["--exit-after-tour".into()], "--tour"),
         (vec!["--data".into(), text(&open)], "can be read by others"),
         (vec!["--no-such-flag".into()], "--no-such-flag"),
+        (vec!["--tls-extra-ca-file".into(), "/nowhere.pem".into()], "/nowhere.pem"),
+        (vec!["--tls-extra-ca-file".into(), text(&broken)], "holds no usable certificate"),
+        (vec!["--private-egress-hosts".into(), "https://idp".into()], "CARACAL_PRIVATE_EGRESS_HOSTS"),
     ];
     for (arguments, expected) in cases {
         let mut command = Command::new(binary());

@@ -17,6 +17,14 @@ async fn world() -> World {
     World::new().await.with_workload(&json!([orders()])).await
 }
 
+/// A world whose orders take a token from this endpoint.
+async fn served_by(idp: &Idp) -> World {
+    let world = world().await.calling(idp.https.egress());
+    let config = allowed(&idp.client(&json!({ "allowed_token_hosts": ["localhost"] })));
+    world.provide("oauth2_client_credentials", &config, &json!({ "client_secret": "cs-1" })).await;
+    world
+}
+
 async fn with_key() -> World {
     let world = world().await;
     let config = allowed(&json!({ "header_name": "X-Api-Key" }));
@@ -58,9 +66,7 @@ async fn sts_23_sealed_secrets_are_given_and_written_down_without_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sts_27_23_the_end_of_a_service_token_is_told() {
     let idp = Idp::start(Script::token("service-1", 600)).await;
-    let world = world().await.calling(idp.https.egress());
-    let config = allowed(&idp.client(&json!({ "allowed_token_hosts": ["localhost"] })));
-    world.provide("oauth2_client_credentials", &config, &json!({ "client_secret": "cs" })).await;
+    let world = served_by(&idp).await;
     let now = world.store.now() / 1000;
     let answer = world.credential(&[], "c-1").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -240,9 +246,7 @@ async fn sts_23_a_failed_fetch_gives_nothing() {
         Script::Redirect("/elsewhere".to_owned()),
     ] {
         let idp = Idp::start(script.clone()).await;
-        let world = world().await.calling(idp.https.egress());
-        let config = allowed(&idp.client(&json!({ "allowed_token_hosts": ["localhost"] })));
-        world.provide("oauth2_client_credentials", &config, &json!({ "client_secret": "cs-1" })).await;
+        let world = served_by(&idp).await;
         let answer = world.credential(&[], "c").await;
         assert_eq!(answer.error(), (502, "http_request_failed"), "{script:?}");
         assert!(!answer.body.to_string().contains("localhost"), "{}", answer.body);
@@ -267,9 +271,7 @@ async fn sts_23_what_changes_while_the_credential_is_fetched_counts() {
     ];
     for (change, expected) in cases {
         let idp = Idp::start(Script::token("service-1", 600)).await;
-        let world = world().await.calling(idp.https.egress());
-        let config = allowed(&idp.client(&json!({ "allowed_token_hosts": ["localhost"] })));
-        world.provide("oauth2_client_credentials", &config, &json!({ "client_secret": "cs-1" })).await;
+        let world = served_by(&idp).await;
         idp.holds_answers();
         let mut answer = world.spawn(request("/v1/run/credential", &fields(&[("env", "ORDERS_KEY")]), "c"));
         before(&mut answer, idp.was_asked(1)).await;
@@ -283,9 +285,7 @@ async fn sts_23_what_changes_while_the_credential_is_fetched_counts() {
     }
     // Another key meanwhile: the new one is given, never the old one.
     let idp = Idp::start(Script::token("service-1", 600)).await;
-    let world = world().await.calling(idp.https.egress());
-    let config = allowed(&idp.client(&json!({ "allowed_token_hosts": ["localhost"] })));
-    world.provide("oauth2_client_credentials", &config, &json!({ "client_secret": "cs-1" })).await;
+    let world = served_by(&idp).await;
     idp.holds_answers();
     let mut answer = world.spawn(request("/v1/run/credential", &fields(&[("env", "ORDERS_KEY")]), "c"));
     before(&mut answer, idp.was_asked(1)).await;

@@ -95,7 +95,7 @@ async fn mint(
     let mut outcomes = Vec::new();
     while !*stopped.borrow() {
         let began = Instant::now();
-        let answer = if (client + outcomes.len()) % 2 == 0 {
+        let answer = if (client + outcomes.len()).is_multiple_of(2) {
             world.exchange(&[("scope", "agent:lifecycle")]).await
         } else {
             world.try_mint(&agent, "orders:read").await

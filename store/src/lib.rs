@@ -21,6 +21,7 @@ pub mod limits;
 pub mod many;
 pub mod metrics;
 pub mod model;
+pub mod openapi;
 pub mod revoke;
 pub mod secrets;
 pub mod settings;

@@ -106,7 +106,8 @@ impl Store {
         let (audit_tx, audit) = watch::channel(0);
         let (decisions_tx, decisions) = watch::channel(0);
         let file = DatabaseFile::of(url).map_err(sqlx::Error::Io)?;
-        let writer = Writer::start(connection, options, file.clone(), changes_tx, audit_tx, decisions_tx);
+        let writer = Writer::start(connection, options, file.clone(), changes_tx, audit_tx, decisions_tx)
+            .map_err(sqlx::Error::Io)?;
         Ok(Self { pool, writer, file, changes, audit, decisions })
     }
 

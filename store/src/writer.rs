@@ -139,6 +139,8 @@ impl std::fmt::Debug for Message {
 }
 
 impl Writer {
+    /// Starts the writing task on a thread of its own: every statement goes to the database and back, and would wait
+    /// for its turn among all requests each time.
     pub(crate) fn start(
         connection: AnyConnection,
         options: AnyConnectOptions,
@@ -146,11 +148,14 @@ impl Writer {
         changes: watch::Sender<u64>,
         audit: watch::Sender<u64>,
         decisions: watch::Sender<u64>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let task = Task { connection: Some(connection), options, file, changes, audit, decisions };
-        tokio::spawn(task.run(receiver));
-        Self { queue }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("caracal-writer".to_owned())
+            .spawn(move || runtime.block_on(task.run(receiver)))?;
+        Ok(Self { queue })
     }
 
     /// Runs `work` in the next transaction and answers after its commit.

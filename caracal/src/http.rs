@@ -3,7 +3,7 @@
 use crate::error::Error;
 use axum::Router;
 use caracal_store::Store;
-use caracal_store::http::{CoordinatorRates, Server, ServerLimits};
+use caracal_store::http::{Server, ServerLimits};
 use caracal_store::metrics::{Access, Exposition, Service};
 use clap::Args;
 use std::net::IpAddr;
@@ -54,8 +54,8 @@ impl HttpOptions {
     }
 
     /// The limits per address of the Coordinator.
-    pub(crate) fn coordinator_rates(&self) -> CoordinatorRates {
-        CoordinatorRates {
+    pub(crate) fn coordinator_rates(&self) -> caracal_coordinator::Rates {
+        caracal_coordinator::Rates {
             all: self.coordinator_rate_limit,
             ready: self.ready_rate_limit,
             verify: self.verify_rate_limit,

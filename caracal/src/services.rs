@@ -8,7 +8,7 @@ use axum::Router;
 use caracal_audit::Audit;
 use caracal_mandate::gateway_signature::{GatewayKey, from_hex};
 use caracal_store::Store;
-use caracal_store::http::{identify_requests, limit_coordinator};
+use caracal_store::http::identify_requests;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::metrics::Service;
 use caracal_store::secrets::Vault;
@@ -142,8 +142,9 @@ impl Routers {
         };
         let hash_key = hex("hashKey", &secrets.hash_key)?;
         let audit_key = hex("auditHmacKey", &secrets.audit_hmac_key)?;
-        let vault = Vault::new(&secrets.secret_store_key, secrets.secret_store_key_previous.as_deref(), &hash_key)
-            .map_err(|error| Error::Setting { name: "secretStoreKek", why: error.to_string() })?;
+        let vault =
+            Vault::new(&secrets.secret_store_key, secrets.secret_store_key_previous.as_deref(), &hash_key)
+                .map_err(|error| Error::Setting { name: "secretStoreKek", why: error.to_string() })?;
         let gateway_key = GatewayKey::from_hex(&secrets.gateway_sts_hmac_key)
             .map_err(|error| Error::Setting { name: "gatewayStsHmacKey", why: error.to_string() })?;
         let keys = ZoneKeys::new(store.clone(), vault.clone());
@@ -188,7 +189,7 @@ impl Routers {
             admin: caracal_admin::router_with(admin, options.http.admin_limits(options.mint_limit)),
             sts: sts.router(),
             sts_jobs: sts,
-            coordinator: limit_coordinator(
+            coordinator: caracal_coordinator::limit_addresses(
                 caracal_coordinator::router(jobs.clone()),
                 options.http.coordinator_rates(),
             ),

@@ -27,6 +27,7 @@ mod lease;
 mod no_record_tests;
 mod outbox;
 mod page;
+mod rates;
 mod receipt;
 mod resume;
 mod retention;
@@ -44,4 +45,5 @@ pub use counters::Counters;
 pub use jobs::{
     end_late_attempts, expire_edges, expire_sessions, remove_old_rows, run_jobs, suspend_lost_services,
 };
+pub use rates::{Rates, limit_addresses};
 pub use routes::router;

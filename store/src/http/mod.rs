@@ -4,7 +4,7 @@ mod connection;
 mod rate;
 mod server;
 
-pub use rate::{CoordinatorRates, Peer, RateLimit, TooMany, limit_coordinator, peer_of};
+pub use rate::{Peer, RateLimit, TooMany, peer_of};
 pub use server::{ConnectionLimits, Server, ServerLimits};
 
 use axum::body::Body;

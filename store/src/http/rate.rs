@@ -4,16 +4,14 @@
 //! begins anew. What limits guessing is counted in the store instead ([`WriteTx::count`](crate::WriteTx::count)): it
 //! holds for all processes together.
 
-use super::{REQUEST_ID, Refusal, header_text};
+use super::Refusal;
 use crate::metrics::{self, Service};
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderName, Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderName, StatusCode};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// A minute, in the unit of all times.
 const WINDOW: i64 = 60_000;
@@ -139,72 +137,6 @@ pub fn peer_of(request: &Request, trust_proxy: bool) -> Peer {
     connection.map_or(Peer::Unknown, |ConnectInfo(address)| address.ip().into())
 }
 
-/// The limits per address of the Coordinator (contract coordinator §2.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CoordinatorRates {
-    /// All requests but `/health`.
-    pub all: u32,
-    /// `/ready`.
-    pub ready: u32,
-    /// `/v1/verify`.
-    pub verify: u32,
-    /// Is the last address of `X-Forwarded-For` the caller's?
-    pub trust_proxy: bool,
-}
-
-impl Default for CoordinatorRates {
-    fn default() -> Self {
-        Self { all: 600, ready: 120, verify: 60, trust_proxy: false }
-    }
-}
-
-struct CoordinatorLimits {
-    all: RateLimit<Peer>,
-    ready: RateLimit<Peer>,
-    verify: RateLimit<Peer>,
-    trust_proxy: bool,
-}
-
-/// The Coordinator's router behind its limits per address.
-pub fn limit_coordinator(router: axum::Router, rates: CoordinatorRates) -> axum::Router {
-    let limit = |name, per_minute| RateLimit::new(Service::Coordinator, name, per_minute);
-    let limits = CoordinatorLimits {
-        all: limit("address", rates.all),
-        ready: limit("ready", rates.ready),
-        verify: limit("verify", rates.verify),
-        trust_proxy: rates.trust_proxy,
-    };
-    router.layer(axum::middleware::from_fn_with_state(Arc::new(limits), before_coordinator))
-}
-
-async fn before_coordinator(
-    State(limits): State<Arc<CoordinatorLimits>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path();
-    if path == "/health" {
-        return next.run(request).await;
-    }
-    let (peer, now) = (peer_of(&request, limits.trust_proxy), crate::clock::now());
-    let verifies = path == "/v1/verify" && request.method() == Method::POST;
-    let taken = limits.all.take(peer, now).and_then(|()| match path {
-        "/ready" => limits.ready.take(peer, now),
-        _ if verifies => limits.verify.take(peer, now),
-        _ => Ok(()),
-    });
-    let Err(too_many) = taken else { return next.run(request).await };
-    let mut refusal = too_many.refusal();
-    if verifies {
-        refusal = refusal.with("valid", false);
-    }
-    let id = header_text(request.headers(), &REQUEST_ID).filter(|text| crate::ids::is_request_id(text));
-    if let Some(id) = id {
-        refusal = refusal.of_request(id);
-    }
-    refusal.into_response()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,42 +205,5 @@ mod tests {
         }
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_eq!(of("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
-    }
-
-    #[tokio::test]
-    async fn contract_coordinator_2_3_limits_per_address() {
-        use tower_service::Service as _;
-        let rates = CoordinatorRates { all: 6, ready: 2, verify: 1, trust_proxy: false };
-        let routes = axum::Router::new().fallback(|| async { "served" });
-        let mut router = limit_coordinator(routes, rates);
-        let mut ask = async |peer: &str, method: &str, path: &str| {
-            let mut request = request(Some(peer), &[]);
-            *request.uri_mut() = path.parse().unwrap();
-            *request.method_mut() = method.parse().unwrap();
-            let response = router.call(request).await.unwrap();
-            let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap();
-            (status, headers.contains_key("retry-after"), String::from_utf8(body.to_vec()).unwrap())
-        };
-        let (one, other) = ("192.0.2.1:5", "192.0.2.2:5");
-        for (peer, method, path, expected) in [
-            (one, "POST", "/v1/verify", 200),
-            (one, "POST", "/v1/verify", 429),
-            (one, "GET", "/ready", 200),
-            (one, "GET", "/ready", 200),
-            (one, "GET", "/ready", 429),
-            (one, "GET", "/zones/z/agents", 200),
-            (one, "GET", "/zones/z/agents", 429),
-            (one, "GET", "/health", 200),
-            (other, "GET", "/zones/z/agents", 200),
-        ] {
-            let (status, retry, body) = ask(peer, method, path).await;
-            assert_eq!(status, expected, "{peer} {method} {path}");
-            assert_eq!(retry, expected == 429);
-            if expected == 429 {
-                assert!(body.contains("\"error\":\"rate_limited\""), "{body}");
-                assert_eq!(body.contains("\"valid\":false"), path == "/v1/verify", "{body}");
-            }
-        }
     }
 }

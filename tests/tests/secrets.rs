@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 /// Stands in a request's id and in what an operator says, so it has to be found wherever there is anything to find.
 const CANARY: &str = "canary-5e1f0c2d";
 const API_KEY: &str = "pk_live_4fJ9sQ2xWv7LzRtB";
+const OAUTH_SECRET: &str = "ocs_8mK3nQ7tYb2WxZpD";
 const GATE: &str = "risk := [{\"scope\": \"orders:write\", \"tier\": \"high\"}]\n\
                     approval_tiers := [{\"tier\": \"high\", \"approver\": \"operator\"}]\n";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -140,7 +141,7 @@ async fn nothing_secret_is_logged_told_measured_or_stored() {
 
     through_the_sdk(&world).await;
     minting_and_using(&mut search, &stack, &world, &upstream).await;
-    provider_with_a_key(&mut search, &world, &upstream).await;
+    providers(&mut search, &world, &upstream).await;
     administration(&mut search, &stack, &world).await;
     everywhere_else(&mut search, &stack, &world).await;
 
@@ -311,45 +312,42 @@ async fn administration(search: &mut Search, stack: &Stack, world: &World) {
     search.refused("the secret of before", old).await;
 }
 
-async fn provider_with_a_key(search: &mut Search, world: &World, upstream: &Upstream) {
+/// A provider with a key that is used, one with a secret whose service cannot be reached, and one that may not be.
+async fn providers(search: &mut Search, world: &World, upstream: &Upstream) {
     search.secret("the provider's key", API_KEY);
-    let config = json!({ "header_name": "X-Key", "api_key": API_KEY });
-    let body = json!({ "name": "keyed", "kind": "api_key", "config_json": config });
-    let (status, made) = search
-        .ask(
-            "a provider with a key",
-            world
-                .http
-                .post(format!("{}{}", world.admin, world.path("providers")))
-                .bearer_auth(&world.admin_token)
-                .json(&body),
-        )
-        .await;
-    assert!((200..300).contains(&status), "{status} {made}");
-    let provider: Value = serde_json::from_str(&made).unwrap();
+    search.secret("the client secret at the provider", OAUTH_SECRET);
     let list = world.operate(Method::GET, &world.path("resources"), Value::Null).await;
-    let resource = list["items"][0]["id"].as_str().unwrap().to_owned();
-    let change = json!({ "credential_provider_id": provider["id"] });
-    world.operate(Method::PATCH, &world.path(&format!("resources/{resource}")), change).await;
+    let resource = world.path(&format!("resources/{}", list["items"][0]["id"].as_str().unwrap()));
     let agent = world.agent().await;
-    let answer = world.read(&world.mint(&agent).await).await;
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-    assert_eq!(
-        upstream.seen().last().unwrap().headers["x-key"],
-        API_KEY,
-        "the key goes to the upstream alone"
-    );
-    let bad = json!({ "name": "bad", "kind": "api_key", "config_json": { "header_name": "a b", "api_key": API_KEY } });
-    search
-        .refused(
-            "a provider that may not be",
-            world
-                .http
-                .post(format!("{}{}", world.admin, world.path("providers")))
-                .bearer_auth(&world.admin_token)
-                .json(&bad),
-        )
-        .await;
+    let keyed = json!({ "header_name": "X-Key", "api_key": API_KEY });
+    let oauth = json!({
+        "token_endpoint": "https://idp.invalid/token", "client_id": "caracal", "client_secret": OAUTH_SECRET,
+    });
+    for (kind, config, status) in [("oauth2_client_credentials", oauth, 502), ("api_key", keyed, 200)] {
+        let provider = add_provider(search, world, kind, config).await;
+        assert!((200..300).contains(&provider.0), "{kind}: {}", provider.1);
+        let provider: Value = serde_json::from_str(&provider.1).unwrap();
+        let change = json!({ "credential_provider_id": provider["id"] });
+        world.operate(Method::PATCH, &resource, change).await;
+        let mandate = world.mint(&agent).await;
+        search.mandate(&format!("a mandate for {kind}"), &mandate);
+        let request = world.http.get(format!("{}/v1/orders", world.gateway));
+        let request = request.header("x-caracal-resource", world.resource).bearer_auth(&mandate);
+        let (answered, body) = search.ask(&format!("a call with {kind}"), request).await;
+        assert_eq!(answered, status, "{kind}: {body}");
+    }
+    let seen = upstream.seen();
+    assert_eq!(seen.last().unwrap().headers["x-key"], API_KEY, "the key goes to the upstream alone");
+    let bad = json!({ "header_name": "a b", "api_key": API_KEY });
+    let (status, body) = add_provider(search, world, "api_key", bad).await;
+    assert_eq!(status, 400, "{body}");
+}
+
+async fn add_provider(search: &mut Search, world: &World, kind: &str, config: Value) -> (u16, String) {
+    let request = world.http.post(format!("{}{}", world.admin, world.path("providers")));
+    let body = json!({ "name": kind, "kind": kind, "config_json": config });
+    let request = request.bearer_auth(&world.admin_token).json(&body);
+    search.ask(&format!("making a provider of kind {kind}"), request).await
 }
 
 /// Everything that can be read, and everything that was written.

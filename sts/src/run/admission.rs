@@ -3,6 +3,7 @@
 use super::Call;
 use super::workload::Workload;
 use crate::Sts;
+use crate::reasons::reason_of;
 use crate::refusal::Denial;
 use axum::http::StatusCode;
 use caracal_store::{StoreError, WriteTx};
@@ -58,8 +59,9 @@ impl Sts {
         };
         if !self.vault().matches(&call.secret, &workload.secret_hash) {
             let event = call.event(&workload, "run_launch", "deny", Value::Null, now);
-            tx.audit(&event.with_status("workload_auth_failed")).await?;
-            return Ok(Err(unauthenticated()));
+            let event = event.with_status("workload_auth_failed");
+            tx.audit(&event).await?;
+            return Ok(Err(Denial { reason: reason_of(&[event]), ..unauthenticated() }));
         }
         Ok(Ok(workload))
     }

@@ -11,6 +11,7 @@ use crate::Sts;
 use crate::approvals::{Hold, State, converge, use_up};
 use crate::bundles::View;
 use crate::providers::{Credential, CredentialError};
+use crate::reasons::reason_of;
 use crate::refusal::Denial;
 use axum::http::StatusCode;
 use caracal_store::audit::AuditEvent;
@@ -108,7 +109,7 @@ impl Sts {
                         add_hold(&mut issued, &hold);
                         tx.audit(&issued).await?;
                     }
-                    Ok(Gate::Waits(hold.to_denial(now)))
+                    Ok(Gate::Waits(Denial { reason: reason_of(&[event]), ..hold.to_denial(now) }))
                 })
             })
             .await

@@ -12,7 +12,8 @@ mod workload;
 
 use crate::Sts;
 use crate::form::{Form, receive};
-use crate::refusal::Denial;
+use crate::reasons::reason_of;
+use crate::refusal::{Denial, INTERACTION_REQUIRED};
 use crate::routes::no_store;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -105,7 +106,7 @@ async fn answer(
     };
     let mut response = match outcome.await {
         Ok(body) => Json(body).into_response(),
-        Err(denial) if denial.code == "interaction_required" => denial.into_response(&request_id),
+        Err(denial) if denial.code == INTERACTION_REQUIRED => denial.into_response(&request_id),
         Err(denial) => denial.into_response(""),
     };
     no_store(&mut response);
@@ -117,6 +118,7 @@ impl Sts {
     async fn note_refusal<T>(&self, mut denial: Denial) -> Result<T, Denial> {
         let events = std::mem::take(&mut denial.events);
         if !events.is_empty() {
+            denial.reason = reason_of(&events);
             let written: Result<(), StoreError> = self
                 .store()
                 .write(move |tx| {

@@ -137,9 +137,19 @@ async fn contract_sts_1_a_head_that_comes_in_drops_is_cut_off() {
 #[tokio::test]
 async fn contract_sts_1_a_connection_that_says_nothing_is_cut_off() {
     let mut limits = unlimited();
-    limits.connection.header_read = SHORT;
+    limits.connection.idle = SHORT;
     let server = start(limits).await;
     assert!(is_ended(&mut server.connect().await).await);
+}
+
+#[tokio::test]
+async fn contract_sts_1_a_connection_opened_in_advance_is_kept_like_an_idle_one() {
+    let mut limits = unlimited();
+    limits.connection.header_read = SHORT;
+    let server = start(limits).await;
+    let mut socket = server.connect().await;
+    tokio::time::sleep(SHORT * 3).await;
+    assert_eq!(ask(&mut socket, "/").await, (200, "here".to_owned()));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 pub(super) enum Cut {
     /// The head of a request did not come in time.
     Head = 1,
-    /// No request came on a connection that was kept alive.
+    /// No request came.
     Idle = 2,
     /// The answer was not taken in time.
     Write = 3,
@@ -74,9 +74,9 @@ impl Drop for Serving {
 /// What a connection waits for while no request is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
-    /// For the rest of a head, or for the first head of all.
+    /// For the rest of a head.
     Head(Instant),
-    /// For the next request.
+    /// For the next request, or for the first.
     Idle(Instant),
     /// A request is or was served: how long has to be seen.
     Unknown,
@@ -96,12 +96,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(socket: TcpStream, limits: ConnectionLimits, shared: Arc<Shared>) -> Self {
-        let first = Instant::now() + limits.header_read;
+        // A client may open a connection in advance and use it as late as any other that is kept alive.
+        let first = Instant::now() + limits.idle;
         Self {
             socket: TokioIo::new(socket),
             limits,
             shared,
-            waits: Waits::Head(first),
+            waits: Waits::Idle(first),
             read: Alarm::default(),
             write: Alarm::default(),
             write_until: None,

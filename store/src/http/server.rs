@@ -27,13 +27,13 @@ use tower_service::Service as _;
 /// How long a connection may take for what (contract sts §1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// For the head of a request, from its first byte; on a new connection from the connection's begin.
+    /// For the head of a request, from its first byte.
     pub header_read: Duration,
     /// For the body of a request, from the moment that it is waited for.
     pub body_read: Duration,
     /// For the other side to take what is written.
     pub write: Duration,
-    /// Between the requests of a connection. Whoever keeps connections to a service has to end an idle one earlier
+    /// Before a request, the first one as well. Whoever keeps connections to a service has to end an idle one earlier
     /// than this, or a request may meet its end.
     pub idle: Duration,
 }

@@ -1,16 +1,15 @@
 //! Approvals: holds to read and to decide (contract admin-audit §5.13). The STS makes them and uses them up.
 
 use crate::app::{App, Done, Kind, zone_id};
+use crate::body::Body;
 use crate::gate::Call;
 use crate::page::{CREATED, EVENTS, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
 use caracal_store::audit::AuditEvent;
@@ -42,16 +41,6 @@ const SELECT: &str = "SELECT a.*, \
       AND p.id <> a.id AND p.created_at <= a.created_at AND p.rejected_at IS NOT NULL) AS prior_rejected \
     FROM approvals a";
 
-/// The routes of this module.
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/zones/{zone}/approvals", get(list))
-        .route("/v1/zones/{zone}/approvals/counts", get(counts))
-        .route("/v1/zones/{zone}/approvals/{id}", get(one))
-        .route("/v1/zones/{zone}/approvals/{id}/approve", post(approve))
-        .route("/v1/zones/{zone}/approvals/{id}/reject", post(reject))
-}
-
 fn item(row: Row<'_>, now: i64) -> Result<Value, StoreError> {
     Ok(json!({
         "id": row.text("id")?, "zone_id": row.text("zone_id")?, "session_id": row.text("session_id")?,
@@ -81,7 +70,7 @@ fn state(row: Row<'_>, now: i64) -> Result<&'static str, StoreError> {
 }
 
 /// `GET /v1/zones/:z/approvals`
-async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     Path(zone): Path<String>,
     params: Params,
@@ -113,7 +102,7 @@ async fn list(
 }
 
 /// `GET /v1/zones/:z/approvals/counts`
-async fn counts(State(app): State<App>, Path(zone): Path<String>) -> Result<Json<Value>, Problem> {
+pub(crate) async fn counts(State(app): State<App>, Path(zone): Path<String>) -> Result<Json<Value>, Problem> {
     let now = app.store.now();
     let mut connection = app.store.read().await?;
     let sums = STATES.map(|(name, condition)| {
@@ -136,7 +125,7 @@ async fn find(connection: &mut AnyConnection, zone: &str, id: &str, now: i64) ->
 }
 
 /// `GET /v1/zones/:z/approvals/:id`
-async fn one(
+pub(crate) async fn one(
     State(app): State<App>,
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
@@ -158,21 +147,21 @@ enum Verdict {
 }
 
 /// `POST /v1/zones/:z/approvals/:id/approve`
-async fn approve(
+pub(crate) async fn approve(
     State(app): State<App>,
     Extension(call): Extension<Arc<Call>>,
     Path((zone, id)): Path<(String, String)>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
     decide(app, call, zone, id, body, Verdict::Approved).await
 }
 
 /// `POST /v1/zones/:z/approvals/:id/reject`
-async fn reject(
+pub(crate) async fn reject(
     State(app): State<App>,
     Extension(call): Extension<Arc<Call>>,
     Path((zone, id)): Path<(String, String)>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
     decide(app, call, zone, id, body, Verdict::Rejected).await
 }
@@ -182,17 +171,11 @@ async fn decide(
     call: Arc<Call>,
     zone: String,
     id: String,
-    body: Bytes,
+    body: Body,
     verdict: Verdict,
 ) -> Result<Response, Problem> {
     let zone = zone_id(&zone)?;
-    let Reason { reason } = if body.is_empty() {
-        Reason::default()
-    } else {
-        let malformed =
-            |error: serde_json::Error| Problem::invalid("invalid_body").because(error.to_string());
-        serde_json::from_slice(&body).map_err(malformed)?
-    };
+    let Reason { reason } = if body.is_empty() { Reason::default() } else { body.parse("invalid_body")?.1 };
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
         let why = format!("a reason has at most {MAX_REASON} characters");
         return Err(Problem::invalid("invalid_body").because(why));

@@ -20,22 +20,29 @@ impl<S: Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let media = header_text(request.headers(), &header::CONTENT_TYPE).unwrap_or("application/json");
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if media != "application/json" {
+        let bytes = match read_body(request.into_body(), MAX_BODY).await {
+            Ok(bytes) => bytes,
+            Err(BodyError::TooLarge) => {
+                let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+                return Err(problem.because(format!("a body has at most {MAX_BODY} bytes")));
+            }
+            Err(_) => return Err(Problem::invalid("invalid_body").because("the body could not be read")),
+        };
+        // Nothing is of no kind: clients name one all the same.
+        if !bytes.is_empty() && media != "application/json" {
             let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
             return Err(problem.because("send application/json"));
         }
-        match read_body(request.into_body(), MAX_BODY).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(BodyError::TooLarge) => {
-                let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
-                Err(problem.because(format!("a body has at most {MAX_BODY} bytes")))
-            }
-            Err(_) => Err(Problem::invalid("invalid_body").because("the body could not be read")),
-        }
+        Ok(Self(bytes))
     }
 }
 
 impl Body {
+    /// Was nothing sent?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The body as JSON, and as what the route takes. What is no JSON is `invalid_body`; what is JSON of another shape is
     /// `code`. Both say where.
     pub(crate) fn parse<T: DeserializeOwned>(&self, code: &'static str) -> Result<(Value, T), Problem> {

@@ -15,22 +15,29 @@ use caracal_store::{Store, StoreError};
 use sqlx::AnyConnection;
 use sqlx::pool::PoolConnection;
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// How many zones are kept, and how much of each kind in a zone. What does not fit makes room by starting over.
+/// How many zones are kept. One more makes room by starting over.
 const ZONES: usize = 256;
-const ROWS: usize = 4096;
+/// How many rows are kept of all zones together, a path of delegations counted by its edges. A zone that wants more makes
+/// room by starting over.
+const ROWS: usize = 16_384;
 
 /// Every zone's state, as far as it was read.
 #[derive(Debug, Default)]
-pub(crate) struct Known(RwLock<HashMap<ZoneId, Arc<Facts>>>);
+pub(crate) struct Known {
+    zones: RwLock<HashMap<ZoneId, Arc<Facts>>>,
+    kept: Arc<AtomicUsize>,
+}
 
 /// A zone's state at its epochs.
 #[derive(Debug)]
 pub(super) struct Facts {
     zone: Zone,
     rows: Mutex<Rows>,
+    /// How many rows are kept of all zones.
+    kept: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -41,31 +48,34 @@ struct Rows {
     lineages: HashMap<DelegationEdgeId, Arc<Vec<DelegationEdge>>>,
     resources: HashMap<String, Arc<Resource>>,
     providers: HashMap<String, Arc<Provider>>,
+    /// How many of those that are kept are these.
+    count: usize,
 }
 
 impl Known {
     /// What is kept of the zone that the request names.
     pub(super) fn of(&self, request: &ExchangeRequest) -> Option<Arc<Facts>> {
         let zone = ZoneId::new(request.zone_id.as_deref()?).ok()?;
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&zone).cloned()
+        self.zones.read().unwrap_or_else(PoisonError::into_inner).get(&zone).cloned()
     }
 
     /// Keeps a record that was just committed by a grant at these epochs: it will be asked for soon.
     pub(super) fn keep_record(&self, epochs: Epochs, record: AuthorityRecord) {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&record.zone_id).cloned();
+        let kept = self.zones.read().unwrap_or_else(PoisonError::into_inner).get(&record.zone_id).cloned();
         if let Some(facts) = kept.filter(|facts| facts.zone.epochs == epochs) {
-            facts.rows(|rows| keep(&mut rows.records, record.id.clone(), Arc::new(record)));
+            facts.keep(1, |rows| rows.records.insert(record.id.clone(), Arc::new(record)));
         }
     }
 
     /// What is kept of the zone at the epochs that were just read; what was kept at others is forgotten.
     pub(super) fn at(&self, zone: &Zone) -> Arc<Facts> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&zone.id).cloned();
+        let kept = self.zones.read().unwrap_or_else(PoisonError::into_inner).get(&zone.id).cloned();
         if let Some(facts) = kept.filter(|facts| facts.zone == *zone) {
             return facts;
         }
-        let facts = Arc::new(Facts { zone: zone.clone(), rows: Mutex::default() });
-        let mut zones = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let facts =
+            Arc::new(Facts { zone: zone.clone(), rows: Mutex::default(), kept: Arc::clone(&self.kept) });
+        let mut zones = self.zones.write().unwrap_or_else(PoisonError::into_inner);
         if zones.len() >= ZONES {
             zones.clear();
         }
@@ -90,7 +100,7 @@ enum Origin<'a> {
 
 /// Looks among the rows that are kept, where it may, then in the database, and keeps what it finds there.
 macro_rules! kept_or_read {
-    ($self:ident, $rows:ident, $key:expr, $still_good:expr, $read:expr) => {{
+    ($self:ident, $rows:ident, $key:expr, $still_good:expr, $weight:expr, $read:expr) => {{
         if let Some(row) = $self.kept(|rows| rows.$rows.get($key).cloned())
             && $still_good(row.as_ref())
         {
@@ -98,8 +108,8 @@ macro_rules! kept_or_read {
         }
         let found = $read($self.connection().await?).await?;
         if let (Some(facts), Some(row)) = (&$self.facts, &found) {
-            let row = Arc::new(row.clone());
-            facts.rows(|rows| keep(&mut rows.$rows, $key.to_owned(), row));
+            let (weight, row) = ($weight(row), Arc::new(row.clone()));
+            facts.keep(weight, |rows| rows.$rows.insert($key.to_owned(), row));
         }
         Ok(found)
     }};
@@ -171,7 +181,7 @@ impl<'a> Live<'a> {
             && found.zone_id == facts.zone.id
         {
             let row = Arc::new(found.clone());
-            facts.rows(|rows| keep(&mut rows.applications, id.clone(), row));
+            facts.keep(1, |rows| rows.applications.insert(id.clone(), row));
         }
         Ok(found)
     }
@@ -183,7 +193,9 @@ impl<'a> Live<'a> {
         id: &AuthorityRecordId,
     ) -> Result<Option<AuthorityRecord>, StoreError> {
         self.forget_unless(zone);
-        kept_or_read!(self, records, id, |_| true, |connection| AuthorityRecord::find(connection, zone, id))
+        kept_or_read!(self, records, id, |_| true, |_| 1, |connection| AuthorityRecord::find(
+            connection, zone, id
+        ))
     }
 
     /// The session with this id in this zone, whatever its status.
@@ -196,7 +208,9 @@ impl<'a> Live<'a> {
         self.forget_unless(zone);
         // A service that was heard since lives longer, and that is no change of authority.
         let current = |session: &AgentSession| session.is_within_time(now);
-        kept_or_read!(self, sessions, id, current, |connection| AgentSession::find(connection, zone, id))
+        kept_or_read!(self, sessions, id, current, |_| 1, |connection| AgentSession::find(
+            connection, zone, id
+        ))
     }
 
     /// The path from the root edge to this one, root first.
@@ -206,7 +220,7 @@ impl<'a> Live<'a> {
         id: &DelegationEdgeId,
     ) -> Result<Option<Vec<DelegationEdge>>, StoreError> {
         self.forget_unless(zone);
-        kept_or_read!(self, lineages, id, |_| true, |connection| DelegationEdge::lineage(
+        kept_or_read!(self, lineages, id, |_| true, Vec::len, |connection| DelegationEdge::lineage(
             connection, zone, id
         ))
     }
@@ -218,13 +232,15 @@ impl<'a> Live<'a> {
         name: &str,
     ) -> Result<Option<Resource>, StoreError> {
         self.forget_unless(zone);
-        kept_or_read!(self, resources, name, |_| true, |connection| Resource::find(connection, zone, name))
+        kept_or_read!(self, resources, name, |_| true, |_| 1, |connection| Resource::find(
+            connection, zone, name
+        ))
     }
 
     /// The provider with this row id, unless it is archived.
     pub(super) async fn provider(&mut self, zone: &ZoneId, id: &str) -> Result<Option<Provider>, StoreError> {
         self.forget_unless(zone);
-        kept_or_read!(self, providers, id, |_| true, |connection| Provider::find(connection, zone, id))
+        kept_or_read!(self, providers, id, |_| true, |_| 1, |connection| Provider::find(connection, zone, id))
     }
 
     /// What is kept of one zone says nothing of another.
@@ -237,11 +253,62 @@ impl Facts {
     fn rows<T>(&self, look: impl FnOnce(&mut Rows) -> T) -> T {
         look(&mut self.rows.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Keeps what counts as `weight` rows, if there is room.
+    fn keep<T>(&self, weight: usize, insert: impl FnOnce(&mut Rows) -> T) {
+        self.rows(|rows| {
+            let is_full = || self.kept.load(Ordering::Relaxed).saturating_add(weight) > ROWS;
+            if is_full() {
+                self.kept.fetch_sub(rows.count, Ordering::Relaxed);
+                *rows = Rows::default();
+            }
+            if !is_full() {
+                self.kept.fetch_add(weight, Ordering::Relaxed);
+                rows.count += weight;
+                insert(rows);
+            }
+        });
+    }
 }
 
-fn keep<K: Hash + Eq, V>(rows: &mut HashMap<K, V>, key: K, row: V) {
-    if rows.len() >= ROWS {
-        rows.clear();
+impl Drop for Facts {
+    fn drop(&mut self) {
+        let count = self.rows(|rows| rows.count);
+        self.kept.fetch_sub(count, Ordering::Relaxed);
     }
-    rows.insert(key, row);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caracal_mandate::epoch::{AuthorityEpoch, PolicyEpoch};
+
+    fn zone(id: &str, epoch: u64) -> Zone {
+        let (authority, keys) = (AuthorityEpoch(epoch), AuthorityEpoch(0));
+        let epochs = Epochs { authority, policy: PolicyEpoch(0), keys, graph: 0 };
+        Zone { id: ZoneId::new(id).unwrap(), epochs }
+    }
+
+    fn count(known: &Known) -> usize {
+        known.kept.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_is_kept_of_all_zones_is_bounded_and_given_back() {
+        let known = Known::default();
+        let (one, two) = (known.at(&zone("z1", 1)), known.at(&zone("z2", 1)));
+        (0..ROWS).for_each(|_| one.keep(1, |_| ()));
+        assert_eq!(count(&known), ROWS);
+        two.keep(1, |_| ());
+        assert_eq!(count(&known), ROWS, "there is no room for another zone");
+        one.keep(3, |_| ());
+        assert_eq!(count(&known), 3, "it starts over");
+        drop((one, two));
+        known.at(&zone("z1", 2));
+        assert_eq!(count(&known), 0, "with other epochs, what was kept is gone");
+        for id in 0..ZONES + 2 {
+            known.at(&zone(&format!("zone-{id}"), 1));
+        }
+        assert!(known.zones.read().unwrap().len() <= ZONES);
+    }
 }

@@ -112,3 +112,26 @@ fn collect(value: &Value, used: &mut BTreeSet<String>) {
         _ => {}
     }
 }
+
+/// The variable that lets [`hold`] write.
+pub const WRITE: &str = "CARACAL_WRITE_OPENAPI";
+
+/// Holds a file to a document: they are the same, or where [`WRITE`] is set, they are now.
+///
+/// # Errors
+///
+/// The file cannot be read or written, or it says something else.
+pub fn hold(file: &std::path::Path, document: &Value) -> std::io::Result<()> {
+    let text = format!("{document:#}\n");
+    if std::env::var_os(WRITE).is_some() {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        return std::fs::write(file, text);
+    }
+    if std::fs::read_to_string(file)? == text {
+        return Ok(());
+    }
+    let why = format!("{} is out of date: run `cargo xtask openapi`", file.display());
+    Err(std::io::Error::other(why))
+}

@@ -8,7 +8,7 @@
 mod document;
 pub mod schema;
 
-pub use document::{Document, components_used};
+pub use document::{Document, WRITE, components_used, hold};
 
 use axum::Router;
 use axum::handler::Handler;

@@ -7,18 +7,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// A Caracal that may call this machine under its name, and trusts the endpoint's authority.
-fn options(authority: &Path) -> Options {
-    let environment = [
-        ("CARACAL_DEV_LOOPBACK_EGRESS_HOSTS", "localhost"),
-        ("CARACAL_TLS_EXTRA_CA_FILE", authority.to_str().unwrap()),
-    ];
-    Options {
-        environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
-        ..Options::default()
-    }
-}
-
 struct Setting {
     stack: Stack,
     world: World,
@@ -32,7 +20,7 @@ impl Setting {
     async fn new(folder: &Path) -> Self {
         let mut endpoint = Script::plain(&["token_endpoint.py", folder.to_str().unwrap()]);
         let base = endpoint.said().await.as_str().unwrap().to_owned();
-        let stack = Stack::start_with(options(&folder.join("ca.pem"))).await;
+        let stack = Stack::start_with(Options::calling_this_machine(&folder.join("ca.pem"))).await;
         let upstream = Upstream::start().await;
         let world = World::configure(&stack, &upstream).await;
         let agent = world.agent().await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -65,7 +65,7 @@ impl Load {
         let goals: Vec<usize> =
             self.answered.iter().map(|count| count.load(Ordering::SeqCst) + times + 1).collect();
         while self.answered.iter().zip(&goals).any(|(count, goal)| count.load(Ordering::SeqCst) < *goal) {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

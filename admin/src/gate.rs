@@ -161,9 +161,10 @@ pub(crate) async fn gate(State(app): State<App>, mut request: Request, next: Nex
     let path = request.uri().path();
     let peer = app.rates.peer(&request);
     if path != "/v1" && !path.starts_with("/v1/") {
-        return match app.rates.ready(peer, app.store.now()) {
-            Err(problem) if path == "/ready" => problem.into_response(),
-            _ => next.run(request).await,
+        let ready = if path == "/ready" { app.rates.ready(peer, app.store.now()) } else { Ok(()) };
+        return match ready {
+            Err(problem) => problem.into_response(),
+            Ok(()) => next.run(request).await,
         };
     }
     if let Err(problem) = app.rates.address(peer, app.store.now()) {
@@ -188,10 +189,10 @@ pub(crate) async fn gate(State(app): State<App>, mut request: Request, next: Nex
                     next.run(request).await
                 }
             };
+            let code = response.extensions().get::<RefusedWith>().map(|code| code.0.clone());
             // Who asks too often could otherwise fill the record.
-            let too_often = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            let too_often = code.as_deref() == Some("rate_limited");
             if response.status().as_u16() >= 400 && !too_often {
-                let code = response.extensions().get::<RefusedWith>().map(|code| code.0.clone());
                 record_refusal(&app, &call, response.status(), code).await;
             }
             response

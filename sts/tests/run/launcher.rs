@@ -1,11 +1,10 @@
 //! A workload of the tests, and how its launcher calls.
 
-use crate::support::{Answer, World};
+use crate::support::{Answer, FORM, World};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
 
-pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) const WORKLOAD: &str = "0190f0c1-7d1e-7a57-8f0e-1c2d3e4f5a6b";
 pub(crate) const SECRET: &str = "ws_k2Jd8sQpLr5vXy1nTz4mBgHcWfEaUo9R";
 pub(crate) const LAUNCH: &str = "7f8e9d0c-1b2a-4c3d-8e4f-5a6b7c8d9e0f";

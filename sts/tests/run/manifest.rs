@@ -1,7 +1,7 @@
 //! Who may ask, how often, and what the manifest says.
 
-use crate::launcher::{FORM, Fields, LAUNCH, SECRET, Verdict, WORKLOAD, fields, orders, request};
-use crate::support::World;
+use crate::launcher::{Fields, LAUNCH, SECRET, Verdict, WORKLOAD, fields, orders, request};
+use crate::support::{FORM, World};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;

@@ -3,7 +3,7 @@
 mod request;
 mod seed;
 
-pub(crate) use request::{Answer, Form, GatewayCall, claims_of, header_of};
+pub(crate) use request::{Answer, FORM, Form, GatewayCall, claims_of, header_of};
 pub(crate) use seed::POLICY;
 
 use axum::Router;

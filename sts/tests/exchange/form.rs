@@ -1,12 +1,12 @@
 //! Contract sts §3 to §6: the request itself.
 
-use crate::support::{Form, ORDERS, World};
+use crate::support::{FORM, Form, ORDERS, World};
 use axum::body::Body;
 use axum::http::Request;
 
 fn raw(body: impl Into<Body>) -> Request<Body> {
     Request::post("/oauth/2/token")
-        .header("content-type", "application/x-www-form-urlencoded")
+        .header("content-type", FORM)
         .body(body.into())
         .unwrap()
 }

@@ -1,6 +1,6 @@
 //! Introspection (RFC 7662), revocation (RFC 7009), metadata (RFC 8414).
 
-use crate::support::{Answer, Form, GatewayCall, ISSUER, PEER_SECRET, SECRET, World};
+use crate::support::{Answer, FORM, Form, GatewayCall, ISSUER, PEER_SECRET, SECRET, World};
 use axum::body::Body;
 use axum::http::Request;
 use base64::Engine as _;
@@ -10,7 +10,7 @@ impl World {
     async fn ask(&self, path: &str, client: (&str, &str), token: &str) -> Answer {
         let pairs = [("application_id", client.0), ("client_secret", client.1), ("token", token)];
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        let request = Request::post(path).header("content-type", FORM);
         self.send(request.body(Body::from(form)).unwrap()).await
     }
 
@@ -75,7 +75,7 @@ async fn rfc_7662_and_7009_only_a_client_is_answered() {
         assert_eq!(world.ask(path, ("a1", SECRET), "").await.error(), (400, "invalid_token"), "{path}");
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("a1:{SECRET}"));
         let request = Request::post(path)
-            .header("content-type", "application/x-www-form-urlencoded")
+            .header("content-type", FORM)
             .header("authorization", format!("Basic {basic}"));
         assert_eq!(world.send(request.body(Body::from("token=x")).unwrap()).await.status, 200, "{path}");
     }

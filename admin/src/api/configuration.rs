@@ -157,17 +157,28 @@ fn applications() -> Routes<App> {
 fn providers() -> Routes<App> {
     let (all, one) = ("/v1/zones/{zone}/providers", "/v1/zones/{zone}/providers/{id}");
     let config = || json!({ "type": "object" });
+    let kind = || {
+        one_of(&[
+            "api_key",
+            "bearer_token",
+            "caracal_mandate",
+            "http_basic",
+            "none",
+            "oauth2_authorization_code",
+            "oauth2_client_credentials",
+        ])
+    };
     let create = open_object(&[
         ("name?", maybe(text_of(0, 200))),
         ("identifier?", maybe(text_of(0, 512))),
-        ("kind", text_of(1, 64)),
+        ("kind", kind()),
         ("config_json?", config()),
         ("check?", flag()),
     ]);
     let patch = open_object(&[
         ("name?", maybe(text_of(1, 200))),
         ("identifier?", maybe(text_of(0, 512))),
-        ("kind?", maybe(text_of(1, 64))),
+        ("kind?", maybe(kind())),
         ("config_json?", maybe(config())),
     ]);
     Routes::default()

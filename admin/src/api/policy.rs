@@ -174,7 +174,7 @@ fn activation() -> Routes<App> {
                 open_object(&[("version_id", text())]),
             )
             .answers(202, activated)
-            .or(&[404, 422]),
+            .or(&[404, 409, 422]),
             activation::activate,
         )
         .add(

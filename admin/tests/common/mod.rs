@@ -6,10 +6,12 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use caracal_admin::{Config, Limits, router_with, seed};
 use caracal_store::egress::{Egress, EgressOptions};
 use caracal_store::keys::ZoneKeys;
+use caracal_store::openapi::{Operation, violations};
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError};
 use caracal_sts::providers::Providers;
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 use tower::ServiceExt as _;
 
 pub const BOOTSTRAP: &str = "bootstrap-token-of-more-than-32-characters";
@@ -75,8 +77,20 @@ pub async fn bench_calling(egress: Egress) -> Bench {
     Bench { _dir: dir, store, vault, router: router_with(config, limits) }
 }
 
+/// Every answer that a test gets has to be one that the API's document declares.
+fn hold_to_document(method: &str, path: &str, status: StatusCode, headers: &HeaderMap, body: &Value) {
+    static DOCUMENT: LazyLock<(Value, Vec<Operation>)> =
+        LazyLock::new(|| (caracal_admin::document(), caracal_admin::operations()));
+    let (document, operations) = &*DOCUMENT;
+    let is_json = headers.get("content-type").is_some_and(|media| media == "application/json");
+    let answer = (status.as_u16(), is_json.then_some(body));
+    let found = violations(document, operations, (method, path), answer);
+    assert!(found.is_empty(), "{path}: {found:#?}");
+}
+
 impl Bench {
     pub async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -87,6 +101,7 @@ impl Bench {
             serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| String::from_utf8(bytes.to_vec()).unwrap().into())
         };
+        hold_to_document(method.as_str(), &path, status, &headers, &body);
         Answer { status, headers, body }
     }
 

@@ -1,6 +1,6 @@
 //! The OpenAPI document of a list of operations.
 
-use super::{Content, Operation};
+use super::{Answer, Content, Operation};
 use crate::openapi::schema;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -38,6 +38,10 @@ impl Document {
             "paths": paths,
             "components": {
                 "schemas": members(&self.components), "securitySchemes": members(&self.security),
+                "responses": { "Refused": {
+                    "description": "Refused; `error` says why",
+                    "content": { "application/json": { "schema": schema::named("Problem") } },
+                } },
             },
         });
         document.sort_all_objects();
@@ -60,6 +64,10 @@ fn describe(operation: &Operation) -> Value {
     let parameters: Vec<Value> = in_path.chain(in_query).collect();
     let mut answers = Map::new();
     for answer in &operation.answers {
+        if is_refusal(answer) {
+            answers.insert(answer.status.to_string(), json!({ "$ref": "#/components/responses/Refused" }));
+            continue;
+        }
         let mut described = json!({ "description": reason(answer.status) });
         if let Some(members) = described.as_object_mut().filter(|_| !answer.content.is_empty()) {
             members.insert("content".to_owned(), answer.content.iter().map(content).collect());
@@ -81,6 +89,12 @@ fn describe(operation: &Operation) -> Value {
         members.extend(operation.extensions.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     }
     described
+}
+
+/// Is it nothing but the shape in which everything is refused? It is written once.
+fn is_refusal(answer: &Answer) -> bool {
+    let problem = schema::named("Problem");
+    matches!(answer.content.as_slice(), [only] if only.media == "application/json" && only.schema == problem)
 }
 
 fn content(content: &Content) -> (String, Value) {

@@ -5,9 +5,11 @@
 //! declared here as well, with the functions of [`schema`]; fuzzing against the running services holds them to what is
 //! really answered.
 
+mod conformance;
 mod document;
 pub mod schema;
 
+pub use conformance::violations;
 pub use document::{Document, WRITE, components_used, hold};
 
 use axum::Router;
@@ -230,7 +232,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     }
 
     /// The router, and the description.
-    #[must_use]
     pub fn into_parts(self) -> (Router<S>, Vec<Operation>) {
         (self.router, self.operations)
     }

@@ -46,6 +46,12 @@ pub(crate) enum Task {
     /// Build the Envoy module and print its size; fails above 409,600 bytes
     #[command(after_help = "Example:\n  cargo xtask filter")]
     Filter(FilterOptions),
+    /// Write the OpenAPI documents of all services to docs/openapi
+    #[command(
+        name = "openapi",
+        after_help = "Examples:\n  cargo xtask openapi\n  cargo xtask openapi --check"
+    )]
+    OpenApi(OpenApiOptions),
     /// Fetch and install everything that the other commands need, and run nothing
     #[command(after_help = "Example:\n  cargo xtask setup")]
     Setup,
@@ -76,6 +82,14 @@ pub(crate) struct FilterOptions {
     /// The cargo profile; the size limit holds for the profile `wasm` alone
     #[arg(long, default_value = "wasm")]
     pub(crate) profile: String,
+}
+
+/// Options of `cargo xtask openapi`.
+#[derive(Debug, Args)]
+pub(crate) struct OpenApiOptions {
+    /// Write nothing; fail where a document is not that of the routes
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// Options of `cargo xtask test`.

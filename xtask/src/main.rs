@@ -12,6 +12,7 @@ mod drill;
 mod envoy;
 mod error;
 mod filter;
+mod openapi;
 mod prerequisites;
 mod process;
 mod progress;
@@ -51,6 +52,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Task::Test(options) => test::run(&workspace, &options),
         Task::Ci => check::run(&workspace),
         Task::Setup => setup::run(&workspace),
+        Task::OpenApi(options) => openapi::run(&workspace, &options),
         Task::Filter(options) => filter::run(&workspace, &options),
     }
 }

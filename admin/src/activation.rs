@@ -4,7 +4,7 @@ use crate::app::{App, Done, Kind, zone_id};
 use crate::body::Body;
 use crate::gate::Call;
 use crate::page::Params;
-use crate::policy_sets::{compile, documents, find, version};
+use crate::policy_sets::{compile, documents, find, require_versions, try_compile, version};
 use crate::problem::Problem;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -43,6 +43,7 @@ pub(crate) async fn activate(
     let mut connection = app.store.read().await?;
     find(&mut connection, zone.as_str(), &id, "policy_set_binding_not_found").await?;
     let (_, manifest) = version(&mut connection, &id, &request.version_id, "version_not_found").await?;
+    require_versions(&mut connection, zone.as_str(), &manifest).await?;
     let documents = documents(&mut connection, zone.as_str(), &manifest).await?;
     drop(connection);
     // Versions never change, so what compiles here is what will be active.
@@ -192,11 +193,11 @@ pub(crate) async fn simulate(
     let sources = documents(&mut connection, zone.as_str(), &manifest).await?;
     drop(connection);
     let mut warnings = request.input.as_ref().map(|input| warnings(&zone, input)).unwrap_or_default();
-    let would_activate = warnings.is_empty();
     let outcome = match request.input {
         None => Err(("not_executed", "no input".to_owned())),
         Some(input) => evaluate(sources, input).await?.map_err(|why| ("failed", why)),
     };
+    let would_activate = warnings.is_empty() && !matches!(outcome, Err(("failed", _)));
     let manifest_sha256 = row.get("manifest_sha256");
     let (explanation, result) = match outcome {
         Ok(result) => {
@@ -229,7 +230,10 @@ async fn evaluate(sources: Vec<(String, String)>, input: Value) -> Result<Result
         Ok(input) => input,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let bundle = compile(sources).await?;
+    let bundle = match try_compile(sources).await? {
+        Ok(bundle) => bundle,
+        Err(why) => return Ok(Err(why)),
+    };
     let decided = tokio::task::spawn_blocking(move || bundle.evaluate(&input)).await;
     let decided =
         decided.map_err(|error| StoreError::corrupt(format!("an evaluation did not end: {error}")))?;

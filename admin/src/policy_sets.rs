@@ -150,12 +150,39 @@ pub(crate) async fn documents(
     Ok(documents)
 }
 
-/// Compiles on a thread where it may take its time: 422 where the documents do not make a bundle.
-pub(crate) async fn compile(documents: Vec<(String, String)>) -> Result<Bundle, Problem> {
+/// 409 where a version of a manifest that was stored is not there any more.
+pub(crate) async fn require_versions(
+    connection: &mut AnyConnection,
+    zone: &str,
+    manifest: &[Entry],
+) -> Result<(), Problem> {
+    for Entry { policy_version_id: id } in manifest {
+        let there: Option<String> =
+            sqlx::query_scalar("SELECT id FROM policy_versions WHERE id = $1 AND zone_id = $2")
+                .bind(id.as_str())
+                .bind(zone)
+                .fetch_optional(&mut *connection)
+                .await?;
+        if there.is_none() {
+            let why = format!("policy version {id} is gone");
+            return Err(Problem::conflict("referenced_policy_version_missing").because(why));
+        }
+    }
+    Ok(())
+}
+
+/// Compiles on a thread where it may take its time. The inner error says why the documents do not make a bundle.
+pub(crate) async fn try_compile(documents: Vec<(String, String)>) -> Result<Result<Bundle, String>, Problem> {
     let compiled = tokio::task::spawn_blocking(move || Bundle::compile(&documents)).await;
     let compiled =
         compiled.map_err(|error| StoreError::corrupt(format!("a compilation did not end: {error}")))?;
-    compiled.map_err(|error| Problem::unprocessable("invalid_policy_bundle").because(error.to_string()))
+    Ok(compiled.map_err(|error| error.to_string()))
+}
+
+/// The same: 422 where the documents do not make a bundle.
+pub(crate) async fn compile(documents: Vec<(String, String)>) -> Result<Bundle, Problem> {
+    let refuse = |why: String| Problem::unprocessable("invalid_policy_bundle").because(why);
+    try_compile(documents).await?.map_err(refuse)
 }
 
 /// `POST /v1/zones/:z/policy-sets/:id/versions`

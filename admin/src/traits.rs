@@ -7,6 +7,26 @@ use std::collections::HashSet;
 
 const MAX_TRAITS: usize = 64;
 const MAX_TRAIT_BYTES: usize = 128;
+/// What the control plane can be asked about, and how (contract admin-audit §7): `control:<noun>:<verb>`.
+const CONTROL_NOUNS: [&str; 16] = [
+    "app",
+    "approval",
+    "audit",
+    "authority-record",
+    "catalog",
+    "delegation",
+    "ensure",
+    "explain",
+    "grant",
+    "identity-provider",
+    "policy",
+    "policy-set",
+    "resource",
+    "session",
+    "state",
+    "workload",
+];
+const CONTROL_VERBS: [&str; 3] = ["delete", "read", "write"];
 
 /// Are these traits that the actor may give?
 pub(crate) fn check(actor: &Actor, traits: &[String]) -> Result<(), Problem> {
@@ -38,6 +58,11 @@ fn is_shaped(name: &str) -> bool {
         && name.bytes().all(allowed)
 }
 
+fn is_control_scope(scope: &str) -> bool {
+    let parts = scope.strip_prefix("control:").and_then(|rest| rest.split_once(':'));
+    parts.is_some_and(|(noun, verb)| CONTROL_NOUNS.contains(&noun) && CONTROL_VERBS.contains(&verb))
+}
+
 fn check_control(traits: &[String]) -> Result<(), Problem> {
     let (mut lifetimes, mut ends) = (0, 0);
     for name in traits {
@@ -49,7 +74,7 @@ fn check_control(traits: &[String]) -> Result<(), Problem> {
             ends += 1;
             ends == 1 && clock::parse_iso(end).is_some()
         } else if let Some(scope) = control.strip_prefix("scope:") {
-            !scope.is_empty()
+            is_control_scope(scope)
         } else {
             control == "invoke"
         };

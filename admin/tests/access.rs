@@ -125,7 +125,7 @@ async fn contract_admin_2_4_matrix_of_tokens_and_routes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_5_a_long_bearer_and_other_schemes_are_no_token() {
+async fn admin_18_05_a_long_bearer_and_other_schemes_are_no_token() {
     let bench = bench().await;
     let long = "x".repeat(4097);
     for header in ["Bearer ", "Basic abc", &format!("Bearer {long}"), BOOTSTRAP] {

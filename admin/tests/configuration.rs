@@ -75,7 +75,7 @@ async fn contract_admin_5_1_zones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_11_switching_registration_off_needs_a_choice() {
+async fn admin_18_11_switching_registration_off_needs_a_choice() {
     let bench = bench().await;
     let zone = bench.zone("z").await;
     let path = format!("/v1/zones/{zone}");
@@ -101,7 +101,7 @@ async fn contract_admin_18_11_switching_registration_off_needs_a_choice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_12_registration() {
+async fn admin_18_12_registration() {
     let bench = bench().await;
     let zone = bench.zone("z").await;
     bench.patch(&format!("/v1/zones/{zone}"), json!({ "dcr_enabled": true })).await.ok();
@@ -217,7 +217,7 @@ async fn contract_admin_5_2_applications() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_14_a_reveal_is_in_the_ledger_and_not_for_readers() {
+async fn admin_18_14_a_reveal_is_in_the_ledger_and_not_for_readers() {
     let bench = bench().await;
     let zone = bench.zone("z").await;
     let body = json!({ "name": "a", "registration_method": "managed" });

@@ -105,7 +105,7 @@ async fn contract_admin_5_10_validate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_26_manifests() {
+async fn admin_18_26_manifests() {
     let bench = bench().await;
     let (zone, other) = (bench.zone("z").await, bench.zone("other").await);
     let (_, version) = policy(&bench, &zone, "p", DOCUMENT).await;

@@ -207,7 +207,7 @@ async fn contract_admin_13_every_change_has_its_record_and_refusals_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contract_admin_18_34_no_change_without_its_record() {
+async fn admin_18_34_no_change_without_its_record() {
     let bench = bench().await;
     let zone = bench.zone("z").await;
     bench.execute("ALTER TABLE admin_audit_events RENAME TO gone").await;

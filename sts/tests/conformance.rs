@@ -1,5 +1,5 @@
-//! Holds `docs/conformance.md` and `docs/conformance-coordinator.md` to the code: no number is missing, no test that it names is, and no numbered test is
-//! left out.
+//! Holds `docs/conformance.md`, `docs/conformance-coordinator.md` and `docs/conformance-admin.md` to the code: no number is
+//! missing, no test that they name is, and no numbered test is left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +20,10 @@ struct Table {
 
 const STS: &str = "docs/conformance.md";
 const COORDINATOR: &str = "docs/conformance-coordinator.md";
+const ADMIN: &str = "docs/conformance-admin.md";
 const SECTIONS: &str = "## Sections";
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 12] = [
     Table { page: STS, heading: SECTIONS, prefix: ("", 0), numbers: &[4..=19], shown: true },
     Table {
         page: STS,
@@ -65,6 +66,34 @@ const TABLES: [Table; 8] = [
         heading: "## The FAQ",
         prefix: ("faq_", 3),
         numbers: &[5..=8, 20..=26],
+        shown: true,
+    },
+    Table {
+        page: ADMIN,
+        heading: "## Edge cases (§18)",
+        prefix: ("admin_18_", 2),
+        numbers: &[1..=36],
+        shown: true,
+    },
+    Table {
+        page: ADMIN,
+        heading: "## Where the reference's documents and code differ (§17)",
+        prefix: ("", 0),
+        numbers: &[1..=27],
+        shown: false,
+    },
+    Table {
+        page: ADMIN,
+        heading: "## Better than the reference (§19)",
+        prefix: ("admin_19_", 2),
+        numbers: &[1..=10],
+        shown: true,
+    },
+    Table {
+        page: ADMIN,
+        heading: "## The FAQ",
+        prefix: ("faq_", 3),
+        numbers: &[3..=4, 7..=7, 9..=18, 20..=20],
         shown: true,
     },
 ];
@@ -133,21 +162,27 @@ fn tests() -> BTreeSet<String> {
 fn every_number_is_listed_and_every_named_test_is_there() {
     let tests = tests();
     assert!(tests.contains("every_number_is_listed_and_every_named_test_is_there"), "tests are found");
+    // By their prefix, the tests that a table names at their number; two pages may share a prefix.
+    let mut listed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for Table { page, heading, prefix: (prefix, width), numbers, shown } in TABLES {
         let rows = rows(&fs::read_to_string(root().join(page)).unwrap(), heading);
         let expected: Vec<u32> = numbers.iter().flat_map(Clone::clone).collect();
         assert_eq!(rows.keys().copied().collect::<Vec<_>>(), expected, "{page} {heading}");
-        let mut listed = BTreeSet::new();
         for (number, (done, names)) in &rows {
             assert!(!done.is_empty(), "{heading} {number}");
             let missing: Vec<_> = names.difference(&tests).collect();
             assert!(missing.is_empty(), "{page} {heading} {number}: there is no test {missing:?}");
             assert!(!shown || !names.is_empty(), "{page} {heading} {number} has no test");
-            let own = format!("{prefix}{number:0width$}_");
-            listed.extend(names.iter().filter(|name| !prefix.is_empty() && name.starts_with(&own)));
+            if !prefix.is_empty() {
+                let own = format!("{prefix}{number:0width$}_");
+                let numbered = names.iter().filter(|name| name.starts_with(&own)).cloned();
+                listed.entry(prefix).or_default().extend(numbered);
+            }
         }
-        let numbered = tests.iter().filter(|name| !prefix.is_empty() && name.starts_with(prefix));
-        let unlisted: Vec<_> = numbered.filter(|name| !listed.contains(name)).collect();
-        assert!(unlisted.is_empty(), "{page} {heading} does not name {unlisted:?} at its number");
+    }
+    for (prefix, listed) in listed {
+        let unlisted: Vec<_> =
+            tests.iter().filter(|name| name.starts_with(prefix) && !listed.contains(*name)).collect();
+        assert!(unlisted.is_empty(), "no table names {unlisted:?} at its number");
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use serde_json::{Value, json};
 
 /// Id, name, description and content.
-const TEMPLATES: [(&str, &str, &str, &str); 4] = [
+const TEMPLATES: [(&str, &str, &str, &str); 6] = [
     (
         "application-bindings",
         "Application bindings",
@@ -58,6 +58,32 @@ import rego.v1
 
 # Empty: nothing is frozen. Any entry denies every exchange of the zone.
 restrict := {}
+"#,
+    ),
+    (
+        "risk-tiers",
+        "Risk tiers",
+        "Says how risky a scope is, in words that approval tiers refer to.",
+        r#"# caracal:data-document
+package caracal.authz
+
+import rego.v1
+
+# Scope -> tier. Scopes that are not named have none.
+risk := [{"scope": "orders:write", "tier": "high"}]
+"#,
+    ),
+    (
+        "approval-tiers",
+        "Approval tiers",
+        "Says which tier of risk waits for a person, for whom, and for how long.",
+        r#"# caracal:data-document
+package caracal.authz
+
+import rego.v1
+
+# The approver is "operator", "subject" or "any"; the privacy "identified", "pseudonymous" or "anonymous".
+approval_tiers := [{"tier": "high", "approver": "operator", "ttl_seconds": 14400, "privacy": "identified"}]
 "#,
     ),
 ];

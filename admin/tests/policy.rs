@@ -101,7 +101,62 @@ async fn contract_admin_5_10_validate() {
             template["id"]
         );
     }
-    assert_eq!(templates.as_array().unwrap().len(), 4);
+    let ids: Vec<_> = templates.as_array().unwrap().iter().map(|template| &template["id"]).collect();
+    let of_the_contract =
+        ["application-bindings", "resource-grants", "label-confinement", "zone-restriction"];
+    assert_eq!(ids[..4], of_the_contract);
+    assert_eq!(ids[4..], ["risk-tiers", "approval-tiers"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_5_10_what_is_wrong_is_shown_by_line_and_column() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let head = "# caracal:data-document\npackage caracal.authz\n";
+    let cases: [(String, &str, Value); 7] = [
+        (
+            format!("{head}grants := {{\n  \"a\": 1,\n"),
+            "unbalanced_delimiters",
+            json!({ "line": 3, "column": 11 }),
+        ),
+        (format!("{head}\n  restrict := \"x\n"), "unterminated_string", json!({ "line": 4, "column": 15 })),
+        (
+            format!("{head}restrict := {{}}\nother := 1\n"),
+            "data_document_rule_not_allowed:other",
+            json!({ "line": 4, "column": 1 }),
+        ),
+        (
+            format!("{head}restrict := {{}}\n\nrisk := [http.send({{}})]\n"),
+            "forbidden_builtin:http.send",
+            json!({ "line": 5, "column": 10 }),
+        ),
+        (
+            format!("{head}restrict := {{}}\nresult := {{\"decision\": \"allow\"}}\n"),
+            "data_document_must_not_define_result",
+            json!({ "line": 4, "column": 1 }),
+        ),
+        (format!("{head}restrict := := {{}}\n"), "invalid_syntax", json!({ "line": 3, "column": 13 })),
+        (
+            "# caracal:data-document\npackage other\nrestrict := {}\n".to_owned(),
+            "must_use_package_caracal_authz",
+            json!({ "line": 2, "column": 9 }),
+        ),
+    ];
+    let policies = format!("/v1/zones/{zone}/policies");
+    for (content, code, position) in cases {
+        let stored = json!({ "name": "p", "content": content });
+        for (path, body) in
+            [("/v1/policies/validate", json!({ "content": content })), (policies.as_str(), stored)]
+        {
+            let answer = bench.post(path, body).await;
+            assert_eq!(
+                (answer.code(), &answer.body["error_description"]),
+                ((422, "invalid_rego"), &json!(code))
+            );
+            assert_eq!(answer.body["details"]["position"], position, "{content}");
+            assert!(!answer.body["details"]["message"].as_str().unwrap().is_empty());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

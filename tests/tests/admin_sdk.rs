@@ -33,7 +33,7 @@ async fn contract_admin_15_the_published_admin_sdk_drives_every_object() {
         "application_gone": [404, "application_not_found"],
         "resource_converged": true, "application_converged": true, "policy_converged": true, "versions": 1,
         "propagation": "loaded", "simulated": true, "validated": true, "invalid": [422, "invalid_rego"],
-        "templates": 4, "provider": ["X-Other-Key", ["api_key"]],
+        "templates": 6, "provider": ["X-Other-Key", ["api_key"]],
         "bindings": [binding], "workload_secret": true, "blocked": [400, "invalid_credential_env"], "workloads": [],
         "grants": [[true, "active", "Orders"]], "grant_revoked": "revoked",
         "grant_wider": [403, "grant_scopes_exceed_resource"],

@@ -9,7 +9,7 @@ use super::request::ExchangeRequest;
 use super::subject::{Presented, Subject};
 use crate::Sts;
 use crate::approvals::NewHold;
-use crate::bundles::{ActivePolicy, LoadError};
+use crate::bundles::ActivePolicy;
 use crate::policy::input::{
     Action, Context, DelegationEdge as EdgeInput, Principal, Resource as ResourceInput,
 };
@@ -18,12 +18,10 @@ use crate::policy::{ApprovalGate, decision_contract_sha256};
 use crate::providers::{Brokered, ConnectionRef};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
-use caracal_mandate::id::{ApplicationId, ZoneId};
 use caracal_mandate::operation::{self, OperationRefusal};
 use caracal_mandate::scope::ScopeSet;
-use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
-use caracal_store::model::{Application, Epochs, Provider, Resource, Zone};
+use caracal_store::model::{Application, Epochs, Provider, Resource};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -177,37 +175,6 @@ impl Sts {
             control,
             brokered: Arc::default(),
         })
-    }
-
-    /// The zone that the request names, or that its application is in, unless it is archived.
-    async fn zone_of(
-        &self,
-        live: &mut Live<'_>,
-        request: &ExchangeRequest,
-        now: i64,
-    ) -> Result<Option<Zone>, StoreError> {
-        match request.zone_id.as_deref().map(ZoneId::new) {
-            Some(Ok(id)) => live.zone(self.known(), &id).await,
-            Some(Err(_)) => Ok(None),
-            None => {
-                let Ok(id) = ApplicationId::new(request.application_id.as_str()) else { return Ok(None) };
-                match live.application(&id, now).await? {
-                    Some(application) => live.zone(self.known(), &application.zone_id).await,
-                    None => Ok(None),
-                }
-            }
-        }
-    }
-
-    /// The zone's active policy.
-    async fn policy(&self, live: &mut Live<'_>, zone: &Zone) -> Result<Arc<ActivePolicy>, LoadError> {
-        match self.bundles().at(&zone.id, zone.epochs.policy) {
-            Some(active) => Ok(active),
-            None => {
-                let view = live.view();
-                self.bundles().load(live.connection().await?, &zone.id, zone.epochs.policy, view).await
-            }
-        }
     }
 
     async fn resources(

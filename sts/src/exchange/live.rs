@@ -6,7 +6,8 @@
 //! something new is new without an epoch. A refusal never rests on what is kept: it is judged anew.
 
 use super::request::ExchangeRequest;
-use crate::bundles::View;
+use crate::Sts;
+use crate::bundles::{ActivePolicy, LoadError, View};
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, ZoneId};
 use caracal_store::model::{
     AgentSession, Application, AuthorityRecord, DelegationEdge, Epochs, Provider, Resource, Zone,
@@ -246,6 +247,43 @@ impl<'a> Live<'a> {
     /// What is kept of one zone says nothing of another.
     fn forget_unless(&mut self, zone: &ZoneId) {
         self.facts = self.facts.take().filter(|facts| facts.zone.id == *zone);
+    }
+}
+
+impl Sts {
+    /// The zone that the request names, or that its application is in, unless it is archived.
+    pub(super) async fn zone_of(
+        &self,
+        live: &mut Live<'_>,
+        request: &ExchangeRequest,
+        now: i64,
+    ) -> Result<Option<Zone>, StoreError> {
+        match request.zone_id.as_deref().map(ZoneId::new) {
+            Some(Ok(id)) => live.zone(self.known(), &id).await,
+            Some(Err(_)) => Ok(None),
+            None => {
+                let Ok(id) = ApplicationId::new(request.application_id.as_str()) else { return Ok(None) };
+                match live.application(&id, now).await? {
+                    Some(application) => live.zone(self.known(), &application.zone_id).await,
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The zone's active policy.
+    pub(super) async fn policy(
+        &self,
+        live: &mut Live<'_>,
+        zone: &Zone,
+    ) -> Result<Arc<ActivePolicy>, LoadError> {
+        match self.bundles().at(&zone.id, zone.epochs.policy) {
+            Some(active) => Ok(active),
+            None => {
+                let view = live.view();
+                self.bundles().load(live.connection().await?, &zone.id, zone.epochs.policy, view).await
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! deliver them here; what never arrived is recorded as a gap. [`Ledger`] is the side that reads.
 #![forbid(unsafe_code)]
 
+mod api;
 pub mod canonical;
 pub mod chain;
 mod gateway_events;
@@ -15,5 +16,6 @@ pub mod query;
 mod service;
 pub mod verify;
 
+pub use api::{document, operations};
 pub use query::Ledger;
 pub use service::Audit;

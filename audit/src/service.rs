@@ -1,7 +1,6 @@
 //! The service: takes events in, and answers gateways and those who ask for its health (contract admin-audit §11.10).
 
 use crate::chain::ChainKey;
-use crate::gateway_events;
 use crate::ingest;
 use axum::Json;
 use axum::Router;
@@ -9,7 +8,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_store::Store;
 use caracal_store::http::{Refusal, identify_requests};
@@ -44,10 +42,8 @@ impl Audit {
 
     /// The HTTP face: `/health`, `/ready`, and what gateways deliver.
     pub fn router(&self) -> Router {
-        Router::new()
-            .route("/health", get(health))
-            .route("/ready", get(ready))
-            .route("/internal/audit/gateway-events", post(gateway_events::receive))
+        let (router, _) = crate::api::routes().into_parts();
+        router
             .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found") })
             .layer(middleware::from_fn(identify_requests))
             .with_state(self.clone())
@@ -81,7 +77,7 @@ impl Audit {
     }
 }
 
-async fn health(State(audit): State<Audit>) -> Response {
+pub(crate) async fn health(State(audit): State<Audit>) -> Response {
     if audit.ingesting.load(Ordering::Relaxed) {
         return Json(json!({ "ok": true })).into_response();
     }
@@ -89,7 +85,7 @@ async fn health(State(audit): State<Audit>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
-async fn ready(State(audit): State<Audit>) -> Response {
+pub(crate) async fn ready(State(audit): State<Audit>) -> Response {
     let reason = if audit.store.ping().await.is_err() {
         Some("database_unreachable")
     } else if !audit.ingesting.load(Ordering::Relaxed) {

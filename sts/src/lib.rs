@@ -3,6 +3,7 @@
 //! [`Sts`] is the service; [`Sts::router`] is its HTTP face. It holds no state of its own that the store does not have:
 //! any number of them may run beside each other.
 
+mod api;
 mod approvals;
 mod bundles;
 mod exchange;
@@ -21,6 +22,7 @@ mod routes;
 mod run;
 mod upstream;
 
+pub use api::{document, operations};
 pub use approvals::Swept;
 pub use key_rotation::AdminToken;
 

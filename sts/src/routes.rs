@@ -1,21 +1,15 @@
 //! The HTTP face of the STS.
 
 use crate::Sts;
-use crate::approvals;
 use crate::exchange::ExchangeRequest;
 use crate::feed::MAX_WAIT_SECONDS;
 use crate::form::{Form, receive};
-use crate::internal_policy;
-use crate::key_rotation;
-use crate::mandates;
 use crate::refusal::Denial;
-use crate::run;
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use caracal_mandate::claims::MandateUse;
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::FEED_PATH;
@@ -28,28 +22,12 @@ use caracal_store::internal::{authenticate, claims_to_be_gateway};
 use std::collections::HashMap;
 use std::time::Duration;
 
-const TOKEN_PATH: &str = "/oauth/2/token";
-const CHECK_PATH: &str = "/internal/gateway/check";
+pub(crate) const TOKEN_PATH: &str = "/oauth/2/token";
+pub(crate) const CHECK_PATH: &str = "/internal/gateway/check";
 
 pub(crate) fn router(sts: Sts) -> Router {
-    Router::new()
-        .route(TOKEN_PATH, post(token))
-        .route("/.well-known/jwks.json", get(jwks))
-        .route(FEED_PATH, get(feed))
-        .route(CHECK_PATH, post(check))
-        .route(mandates::METADATA_PATH, get(mandates::metadata))
-        .route(mandates::INTROSPECTION_PATH, post(mandates::introspect))
-        .route(mandates::REVOCATION_PATH, post(mandates::revoke))
-        .route(run::MANIFEST_PATH, post(run::manifest))
-        .route(run::CREDENTIAL_PATH, post(run::credential))
-        .route("/internal/policy/simulate", post(internal_policy::simulate))
-        .route("/internal/policy/status/{zone}", get(internal_policy::status))
-        .route(key_rotation::PATHS[0], post(key_rotation::rotate))
-        .route(key_rotation::PATHS[1], post(key_rotation::rotate))
-        .route("/approvals/{id}", get(approvals::status))
-        .route("/approvals/{id}/decision", post(approvals::decide))
-        .route("/health", get(|| async { StatusCode::OK }))
-        .route("/ready", get(ready))
+    let (router, _) = crate::api::routes().into_parts();
+    router
         .fallback(|| async {
             Refusal::new(StatusCode::NOT_FOUND, "resource_not_found").because("no such route")
         })
@@ -57,7 +35,7 @@ pub(crate) fn router(sts: Sts) -> Router {
 }
 
 /// The token endpoint. The request id is chosen and echoed before anything else (contract sts §4).
-async fn token(State(sts): State<Sts>, request: Request) -> Response {
+pub(crate) async fn token(State(sts): State<Sts>, request: Request) -> Response {
     let request_id = request_id_of(&request);
     let answer = async {
         let (request, _) = read_exchange(&sts, request, &request_id).await?;
@@ -67,7 +45,7 @@ async fn token(State(sts): State<Sts>, request: Request) -> Response {
 }
 
 /// A gateway asks whether a mandate that may be used more than once still stands. Nothing is used up or minted.
-async fn check(State(sts): State<Sts>, request: Request) -> Response {
+pub(crate) async fn check(State(sts): State<Sts>, request: Request) -> Response {
     let request_id = request_id_of(&request);
     let answer = async {
         let (mut request, form) = read_exchange(&sts, request, &request_id).await?;
@@ -124,7 +102,7 @@ async fn read_exchange(
 }
 
 /// The public keys of a zone (contract sts §20).
-async fn jwks(State(sts): State<Sts>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn jwks(State(sts): State<Sts>, RawQuery(query): RawQuery) -> Response {
     let query = parse_query(query.as_deref());
     let Some(zone) = query.get("zone_id").filter(|zone| !zone.is_empty()) else {
         return Refusal::new(StatusCode::BAD_REQUEST, "invalid_token")
@@ -152,7 +130,7 @@ async fn jwks(State(sts): State<Sts>, RawQuery(query): RawQuery) -> Response {
 }
 
 /// The long poll of the gateways, signed by them.
-async fn feed(State(sts): State<Sts>, request: Request) -> Response {
+pub(crate) async fn feed(State(sts): State<Sts>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     match poll_feed(&sts, &parts).await {
         Ok(response) => response,
@@ -187,7 +165,11 @@ async fn poll_feed(sts: &Sts, request: &Parts) -> Result<Response, Refusal> {
     Ok(response)
 }
 
-async fn ready(State(sts): State<Sts>) -> Response {
+pub(crate) async fn health() -> StatusCode {
+    StatusCode::OK
+}
+
+pub(crate) async fn ready(State(sts): State<Sts>) -> Response {
     match sts.store().ping().await {
         Ok(()) => axum::Json(serde_json::json!({ "ok": true, "ready": true })).into_response(),
         Err(error) => {

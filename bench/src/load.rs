@@ -143,13 +143,14 @@ async fn connection(address: SocketAddr, mut worker: impl Worker, shared: Rc<Sha
 }
 
 /// Where an answer's parts lie in the input.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     body_at: usize,
-    end: usize,
+    pub(crate) end: usize,
 }
 
-async fn read_answer(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<Answer, Error> {
+/// Reads until an answer is whole.
+pub(crate) async fn read_answer(stream: &mut TcpStream, input: &mut Vec<u8>) -> Result<Answer, Error> {
     loop {
         if let Some(answer) = parse_head(input)?
             && input.len() >= answer.end

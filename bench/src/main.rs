@@ -10,7 +10,10 @@ mod load;
 mod machine;
 mod mint;
 mod policy;
+mod revocation;
+mod sessions;
 mod stack;
+mod upstream;
 mod world;
 
 use clap::{Args, Parser, Subcommand};
@@ -36,6 +39,12 @@ enum Benchmark {
         after_help = "Examples:\n  cargo xtask bench mint\n  cargo xtask bench mint --seconds 20 --json"
     )]
     Mint(Options),
+    /// Sessions: started and ended, delegated ten deep among a hundred thousand, revoked with ten thousand below, and
+    /// how soon the Gateway refuses.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench sessions\n  cargo xtask bench sessions --seconds 20 --json"
+    )]
+    Sessions(Options),
 }
 
 /// What every benchmark takes.
@@ -77,6 +86,7 @@ async fn main() -> ExitCode {
 async fn run(benchmark: Benchmark) -> Result<(), Error> {
     match benchmark {
         Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
+        Benchmark::Sessions(options) => publish("sessions", &options, sessions::measure(&options).await?),
     }
 }
 

@@ -38,6 +38,15 @@ impl World {
 
     /// Configures everything through the Admin API. The resource's upstream is never called.
     pub(crate) async fn configure(stack: &Stack) -> Result<Self, Error> {
+        Self::configure_before(stack, "http://upstream.bench.test:8000", "single").await
+    }
+
+    /// Configures everything, with a resource before this upstream whose mandates are for `mandate_use`.
+    pub(crate) async fn configure_before(
+        stack: &Stack,
+        upstream: &str,
+        mandate_use: &str,
+    ) -> Result<Self, Error> {
         let addresses = &stack.addresses;
         let mut world = Self {
             http: reqwest::Client::new(),
@@ -49,22 +58,26 @@ impl World {
             application: String::new(),
             secret: String::new(),
         };
-        world.zone = text(&world.operate("/v1/zones", json!({ "name": "bench" })).await?, "id")?;
+        world.zone = text(
+            &world.operate("/v1/zones", json!({ "name": format!("bench {mandate_use}") })).await?,
+            "id",
+        )?;
         let body = json!({ "name": "agent", "registration_method": "managed" });
         let application = world.operate(&world.path("applications"), body).await?;
         world.application = text(&application, "id")?;
         world.secret = text(&application, "client_secret")?;
-        world.add_resource().await?;
+        world.add_resource(upstream, mandate_use).await?;
         world.activate_policy().await?;
         Ok(world)
     }
 
-    async fn add_resource(&self) -> Result<(), Error> {
+    async fn add_resource(&self, upstream: &str, mandate_use: &str) -> Result<(), Error> {
         let body = json!({ "name": "mandate", "kind": "caracal_mandate" });
         let provider = text(&self.operate(&self.path("providers"), body).await?, "id")?;
         let body = json!({
             "identifier": RESOURCE,
-            "upstream_url": "http://upstream.bench.test:8000",
+            "upstream_url": upstream,
+            "mandate_use": mandate_use,
             "scopes": ["orders:read", "orders:write"],
             "credential_provider_id": provider,
             "operations": [
@@ -160,7 +173,8 @@ impl World {
         Ok(Agent { session, edge })
     }
 
-    async fn start_session(&self, bearer: &str, mut body: Value) -> Result<String, Error> {
+    /// Starts a session of an hour.
+    pub(crate) async fn start_session(&self, bearer: &str, mut body: Value) -> Result<String, Error> {
         if let Some(body) = body.as_object_mut() {
             body.insert("application_id".into(), self.application.as_str().into());
             body.insert("ttl_seconds".into(), 3600.into());

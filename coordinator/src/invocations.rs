@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(crate) const COLUMNS: &str = "id, zone_id, service_id, source_session_id, target_session_id, method, status, \
      attempts, max_attempts, timeout_ms, retry_policy_json, deadline_at, cancel_requested_at, started_at, \
      completed_at, created_at";
-const STATUSES: [&str; 7] =
+pub(crate) const STATUSES: [&str; 7] =
     ["pending", "running", "succeeded", "failed", "cancel_requested", "canceled", "timed_out"];
 const MAX_NAME: usize = 255;
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aliases;
+mod api;
 mod attempts;
 mod authority;
 mod body;
@@ -40,6 +41,7 @@ mod subject;
 mod tree;
 mod verify;
 
+pub use api::{document, operations};
 pub use config::{Config, Limits};
 pub use counters::Counters;
 pub use jobs::{

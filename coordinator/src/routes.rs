@@ -4,55 +4,22 @@ use crate::caller::authenticate;
 use crate::config::Config;
 use crate::failure::{self, Code, Failure};
 use crate::receipt::Receipted;
-use crate::{
-    aliases, attempts, delegate, delegations, effective, invocations, lease, outbox, services, sessions,
-    start, stats, verify,
-};
+use crate::{aliases, api};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, patch, post};
 use axum::{Extension, Json, Router};
 use caracal_store::http::{RequestId, identify_requests};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Everything that the Coordinator answers.
 pub fn router(config: Config) -> Router {
     let config = Arc::new(config);
-    let zone = Router::new()
-        .route("/zones/{zone}/agents", get(sessions::list_route).post(start::route))
-        .route("/zones/{zone}/agents/{session}", get(sessions::get_route).delete(sessions::terminate_route))
-        .route("/zones/{zone}/agents/{session}/children", get(sessions::children_route))
-        .route("/zones/{zone}/agents/{session}/effective-authority", get(effective::route))
-        .route("/zones/{zone}/agents/{session}/suspend", patch(sessions::suspend_route))
-        .route("/zones/{zone}/agents/{session}/resume", patch(sessions::resume_route))
-        .route("/zones/{zone}/agents/{session}/lease", post(lease::take_route))
-        .route("/zones/{zone}/agents/{session}/heartbeat", post(lease::heartbeat_route))
-        .route("/zones/{zone}/delegations", post(delegate::route))
-        .route("/zones/{zone}/delegations/active", get(delegations::active_route))
-        .route("/zones/{zone}/delegations/inbound/{session}", get(delegations::inbound_route))
-        .route("/zones/{zone}/delegations/inbound/{session}/{edge}", get(delegations::probe_route))
-        .route("/zones/{zone}/delegations/outbound/{session}", get(delegations::outbound_route))
-        .route("/zones/{zone}/delegations/{edge}/traverse", get(delegations::traverse_route))
-        .route("/zones/{zone}/delegations/{edge}/impact", get(delegations::impact_route))
-        .route("/zones/{zone}/delegations/{edge}/revoke", patch(delegations::revoke_route))
-        .route("/zones/{zone}/agent-services", get(services::list_route).post(services::register_route))
-        .route("/zones/{zone}/invocations", get(invocations::list_route).post(invocations::create_route))
-        .route("/zones/{zone}/invocations/{invocation}", get(invocations::get_route))
-        .route("/zones/{zone}/invocations/{invocation}/start", patch(attempts::start_route))
-        .route("/zones/{zone}/invocations/{invocation}/cancel", patch(attempts::cancel_route))
-        .route("/zones/{zone}/invocations/{invocation}/complete", patch(attempts::complete_route))
-        .route("/zones/{zone}/outbox", get(outbox::list_route))
-        .route("/zones/{zone}/outbox/{entry}/requeue", post(outbox::requeue_route))
-        .route_layer(from_fn_with_state(Arc::clone(&config), authenticate));
-    Router::new()
-        .route("/health", get(async || Json(json!({ "ok": true }))))
-        .route("/ready", get(ready))
-        .route("/stats", get(stats::route))
-        .route("/v1/verify", post(verify::route))
-        .merge(zone)
+    let (zone, _) = api::zone().into_parts();
+    let (open, _) = api::open().into_parts();
+    open.merge(zone.route_layer(from_fn_with_state(Arc::clone(&config), authenticate)))
         .fallback(unknown)
         .method_not_allowed_fallback(async || Failure::from(Code::MethodNotAllowed))
         .layer(from_fn_with_state(Arc::clone(&config), render))
@@ -82,7 +49,11 @@ async fn unknown(uri: Uri) -> Failure {
     }
 }
 
-async fn ready(State(config): State<Arc<Config>>) -> Response {
+pub(crate) async fn health() -> Json<Value> {
+    Json(json!({ "ok": true }))
+}
+
+pub(crate) async fn ready(State(config): State<Arc<Config>>) -> Response {
     match config.store.ping().await {
         Ok(()) => Json(json!({ "ok": true })).into_response(),
         Err(error) => {

@@ -11,7 +11,7 @@ use crate::progress::{Done, Progress, Step, report_success};
 use crate::workspace::Workspace;
 
 /// The crates with a document.
-const SERVICES: [&str; 1] = ["caracal-admin"];
+const SERVICES: [&str; 4] = ["caracal-admin", "caracal-audit", "caracal-coordinator", "caracal-sts"];
 /// Lets the tests write (`caracal_store::openapi::WRITE`).
 const WRITE: &str = "CARACAL_WRITE_OPENAPI";
 

@@ -218,13 +218,6 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self
     }
 
-    /// Puts layers around the routes that are there so far.
-    #[must_use]
-    pub fn around(mut self, wrap: impl FnOnce(Router<S>) -> Router<S>) -> Self {
-        self.router = wrap(self.router);
-        self
-    }
-
     /// What is described.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {

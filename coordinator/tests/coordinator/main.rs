@@ -11,6 +11,7 @@ mod identity;
 mod invocations;
 mod jobs;
 mod lease;
+mod live_sessions;
 mod mint;
 mod property;
 mod retention;

@@ -7,6 +7,7 @@ use crate::model::{NewAuthorityRecord, session_type};
 use crate::{StoreError, WriteTx};
 use caracal_mandate::id::AuthorityRecordId;
 use sqlx::Row as _;
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
@@ -51,7 +52,7 @@ pub fn list(count: usize, before: usize) -> String {
 
 impl WriteTx<'_> {
     /// Puts events into the outbox. An id that is there already is taken as the same event.
-    pub async fn audit_all(&mut self, events: &[AuditEvent]) -> Result<(), StoreError> {
+    pub async fn audit_all<E: Borrow<AuditEvent>>(&mut self, events: &[E]) -> Result<(), StoreError> {
         let now = self.now();
         for piece in pieces(events) {
             let sql = format!(
@@ -60,6 +61,7 @@ impl WriteTx<'_> {
             );
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
             for event in piece {
+                let event = event.borrow();
                 let json =
                     serde_json::to_string(event).map_err(|error| StoreError::corrupt(error.to_string()))?;
                 query = query.bind(event.id.as_str()).bind(json).bind(now);

@@ -15,6 +15,7 @@ use caracal_mandate::id::{AuthorityRecordId, MandateId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, NewAuthorityRecord, RecordStatus};
 use caracal_store::{StoreError, WriteTx, ids};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// How long a mandate lives unless something says otherwise, in seconds.
@@ -92,7 +93,7 @@ impl Sts {
             draft.record(judgement).insert(tx).await?;
         }
         scribe.spend(tx, &approval, &draft.claims.sid).await?;
-        let events: Vec<AuditEvent> = judgement.events.iter().map(opened).collect();
+        let events: Vec<Cow<'_, AuditEvent>> = judgement.events.iter().map(opened).collect();
         tx.audit_all(&events).await?;
         Ok(Granted::Minted(Box::new(draft.minted(judgement.epochs.keys))))
     }
@@ -171,17 +172,18 @@ pub(super) fn mandate_key(claims: &Claims) -> (String, i64) {
 }
 
 /// The event of a resource whose gate was found open.
-pub(super) fn opened(event: &AuditEvent) -> AuditEvent {
-    let mut event = event.clone();
-    if event.evaluation_status == APPROVAL_REQUIRED {
-        "complete".clone_into(&mut event.evaluation_status);
-        "allow".clone_into(&mut event.decision);
-        if let Some(metadata) = event.metadata_json.as_mut().and_then(serde_json::Value::as_object_mut) {
-            metadata.remove("reason");
-            metadata.remove("policy_input");
-        }
+pub(super) fn opened(event: &AuditEvent) -> Cow<'_, AuditEvent> {
+    if event.evaluation_status != APPROVAL_REQUIRED {
+        return Cow::Borrowed(event);
     }
-    event
+    let mut event = event.clone();
+    "complete".clone_into(&mut event.evaluation_status);
+    "allow".clone_into(&mut event.decision);
+    if let Some(metadata) = event.metadata_json.as_mut().and_then(serde_json::Value::as_object_mut) {
+        metadata.remove("reason");
+        metadata.remove("policy_input");
+    }
+    Cow::Owned(event)
 }
 
 /// A mandate for a single-use resource is used up, in the transaction of what it is used for.

@@ -15,6 +15,7 @@ use caracal_mandate::id::ZoneId;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{AuthorityRecord, Epochs, NewAuthorityRecord, Zone};
 use caracal_store::{StoreError, WriteTx};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -107,7 +108,7 @@ impl Sts {
         let mut granted: Vec<Option<Granted>> = Vec::new();
         granted.resize_with(pieces.len(), || None);
         let mut records: Vec<NewAuthorityRecord> = Vec::with_capacity(members.len());
-        let mut events: Vec<AuditEvent> = Vec::with_capacity(members.len());
+        let mut events: Vec<Cow<'_, AuditEvent>> = Vec::with_capacity(members.len());
         let mut to_be_used = Vec::new();
         for member in members {
             let (Some(piece), Some(place)) = (pieces.get(member.index), granted.get_mut(member.index)) else {

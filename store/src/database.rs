@@ -91,6 +91,8 @@ impl Store {
         let options = AnyConnectOptions::from_str(url)?;
         let mut connection = connect(&options).await?;
         migrator().run(&mut connection).await?;
+        // Only the first connection makes a file: were it deleted, nobody makes another in its place.
+        let options = AnyConnectOptions::from_str(&url.replace("mode=rwc", "mode=rw"))?;
         // A file does not go away as a network does.
         let over_a_network = connection.backend_name() != "SQLite";
         let pool = AnyPoolOptions::new()

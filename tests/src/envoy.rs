@@ -84,8 +84,19 @@ impl Sidecar {
 
     /// Starts one with this bootstrap, and waits until it answers a request without a mandate like this.
     pub async fn start_with(stack: &Stack, bootstrap: &Value, ready: u16) -> Self {
+        Self::start_in(stack, bootstrap, ready, &[]).await
+    }
+
+    /// The same with further variables in its environment.
+    pub async fn start_in(
+        stack: &Stack,
+        bootstrap: &Value,
+        ready: u16,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let child = command(folder.path(), bootstrap, &gateway_key(stack)).spawn().unwrap();
+        let mut command = command(folder.path(), bootstrap, &gateway_key(stack));
+        let child = command.envs(environment.iter().copied()).spawn().unwrap();
         let reach = async {
             loop {
                 if let Some(url) = listener(&folder.path().join("admin")).await {

@@ -5,13 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 pub mod drill;
+mod clock;
 mod envoy;
+mod link;
 mod script;
 mod stack;
 mod upstream;
 mod world;
 
+pub use clock::Clock;
 pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap, sidecar_options};
+pub use link::{Link, LinkState};
 pub use script::{Credentials, Script};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
 pub use upstream::{Seen, Upstream};

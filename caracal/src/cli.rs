@@ -37,6 +37,11 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Work with configurations of Envoy.
+    Envoy {
+        #[command(subcommand)]
+        command: crate::envoy_lint::EnvoyCommand,
+    },
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  caracal completions bash > /etc/bash_completion.d/caracal")]
     Completions {

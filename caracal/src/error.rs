@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Envoy(String),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{}: {why}", path.display())]
+    Lint { path: PathBuf, why: String },
     #[error("no folder for data: set --data, CARACAL_DATA, XDG_DATA_HOME or HOME")]
     NoDataFolder,
     #[error("{} does not hold a running Caracal: start one with `caracal up`", folder.display())]

@@ -6,6 +6,7 @@ mod coordinator;
 mod data;
 mod egress;
 mod envoy;
+mod envoy_lint;
 mod error;
 mod http;
 mod output;
@@ -38,6 +39,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Down { data } => status::down(&data.folder()?),
+        Command::Envoy { command } => envoy_lint::run(&command),
         Command::GuardedEnvoy { command } => Err(envoy::become_guarded(&command)),
         Command::Status { data, json } => block_on(status::status(&data.folder()?, json))?,
         Command::Up(options) => {

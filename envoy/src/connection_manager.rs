@@ -7,11 +7,32 @@ use crate::options::{BootstrapOptions, Endpoint, Shape};
 use crate::{local_reply, observe, wasm};
 
 /// The header by which the filter names the cluster. The filter takes it out of every inbound request.
-const SELECTOR: &str = "x-caracal-upstream";
+pub(crate) const SELECTOR: &str = "x-caracal-upstream";
 /// Resolves the host of the upstream.
 const FORWARD_PROXY: &str = "envoy.filters.http.dynamic_forward_proxy";
 /// Judges the address that the host resolved to.
 const ADDRESS_GUARD: &str = "envoy.filters.http.rbac";
+
+/// Networks that may never be an upstream (contract gateway §A14).
+pub(crate) const RESTRICTED: &[(&str, u32)] = &[
+    ("0.0.0.0", 32),
+    ("169.254.0.0", 16),
+    ("224.0.0.0", 4),
+    ("::", 128),
+    ("fe80::", 10),
+    ("ff00::", 8),
+    ("::ffff:0.0.0.0", 128),
+    ("::ffff:169.254.0.0", 112),
+    ("::ffff:224.0.0.0", 100),
+    ("64:ff9b::", 128),
+    ("64:ff9b::169.254.0.0", 112),
+    ("64:ff9b::224.0.0.0", 100),
+    ("64:ff9b:1::", 48),
+    ("2002:a9fe::", 32),
+    ("100.100.100.200", 32),
+    ("168.63.129.16", 32),
+    ("fd00:ec2::254", 128),
+];
 
 /// The network filter.
 pub(crate) fn filter(options: &BootstrapOptions) -> Value {
@@ -124,27 +145,8 @@ fn forward_proxy() -> Value {
 /// Refuses what a name resolved to when it may never be an upstream (contract gateway §A14). The filter
 /// refuses the same addresses where they are written out.
 fn address_guard(protected: &[Endpoint]) -> Value {
-    let restricted = [
-        ("0.0.0.0", 32),
-        ("169.254.0.0", 16),
-        ("224.0.0.0", 4),
-        ("::", 128),
-        ("fe80::", 10),
-        ("ff00::", 8),
-        ("::ffff:0.0.0.0", 128),
-        ("::ffff:169.254.0.0", 112),
-        ("::ffff:224.0.0.0", 100),
-        ("64:ff9b::", 128),
-        ("64:ff9b::169.254.0.0", 112),
-        ("64:ff9b::224.0.0.0", 100),
-        ("64:ff9b:1::", 48),
-        ("2002:a9fe::", 32),
-        ("100.100.100.200", 32),
-        ("168.63.129.16", 32),
-        ("fd00:ec2::254", 128),
-    ];
     let mut permissions: Vec<Value> =
-        restricted.iter().map(|(prefix, length)| upstream_at(prefix, *length, None)).collect();
+        RESTRICTED.iter().map(|(prefix, length)| upstream_at(prefix, *length, None)).collect();
     for endpoint in protected {
         let bits = if endpoint.host.contains(':') { 128 } else { 32 };
         for (prefix, length) in [("127.0.0.0", 8), ("::1", 128), (endpoint.host.as_str(), bits)] {

@@ -11,6 +11,7 @@
 mod bootstrap;
 mod clusters;
 mod connection_manager;
+pub mod lint;
 mod local_reply;
 mod observe;
 mod options;

@@ -22,6 +22,7 @@ pub mod many;
 pub mod metrics;
 pub mod model;
 pub mod openapi;
+mod planner;
 pub mod revoke;
 pub mod secrets;
 pub mod settings;

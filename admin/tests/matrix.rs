@@ -205,6 +205,8 @@ async fn what_is_there_already_is_409_on_every_route_that_makes_something() {
     for operation in operations() {
         let makes = operation.verb == Verb::Post
             && operation.name.starts_with("create_")
+            // Sinks may be alike; theirs is the limit.
+            && operation.name != "create_notification_sink"
             && operation.answers.iter().any(|answer| answer.status == 409);
         if !makes {
             continue;

@@ -85,6 +85,12 @@ impl Services {
             ingester.run(stop_ingester).await;
             ("the audit ingester", String::new())
         });
+        let notifier = routers.notifier;
+        let stop_notifier = told(stopped.clone());
+        tasks.spawn(async move {
+            notifier.run(stop_notifier).await;
+            ("the notifier", String::new())
+        });
         let jobs = routers.jobs;
         let stop_jobs = told(stopped.clone());
         tasks.spawn(async move {
@@ -128,6 +134,7 @@ struct Routers {
     audit: Audit,
     audit_ingester: Audit,
     jobs: caracal_coordinator::Config,
+    notifier: caracal_admin::Notifier,
 }
 
 impl Routers {
@@ -149,6 +156,8 @@ impl Routers {
             .map_err(|error| Error::Setting { name: "gatewayStsHmacKey", why: error.to_string() })?;
         let keys = ZoneKeys::new(store.clone(), vault.clone());
         let egress = options.egress.open()?;
+        let notifier =
+            caracal_admin::Notifier::new(store.clone(), vault.clone(), audit_key.clone(), egress.clone());
         let sts = Sts::new(caracal_sts::Config {
             store: store.clone(),
             keys: keys.clone(),
@@ -196,6 +205,7 @@ impl Routers {
             audit_ingester: audit.clone(),
             audit,
             jobs,
+            notifier,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::file::DatabaseFile;
+use crate::planner;
 use crate::writer::{WriteTx, Writer};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -76,6 +77,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "keys and lapsed approvals", include_str!("../migrations/0009_keys_and_lapsed_approvals.sql")),
     (10, "coordinator jobs", include_str!("../migrations/0010_coordinator_jobs.sql")),
     (11, "live sessions", include_str!("../migrations/0011_live_sessions.sql")),
+    (13, "notification sinks", include_str!("../migrations/0013_notification_sinks.sql")),
 ];
 
 impl Store {
@@ -91,6 +93,7 @@ impl Store {
         let options = AnyConnectOptions::from_str(url)?;
         let mut connection = connect(&options).await?;
         migrator().run(&mut connection).await?;
+        planner::inform(&mut connection).await?;
         // Only the first connection makes a file: were it deleted, nobody makes another in its place.
         let options = AnyConnectOptions::from_str(&url.replace("mode=rwc", "mode=rw"))?;
         // A file does not go away as a network does.

@@ -3,6 +3,7 @@
 
 mod administration;
 mod configuration;
+mod notifications;
 mod policy;
 mod reads;
 mod schemas;
@@ -156,6 +157,7 @@ pub(crate) fn routes() -> Routes<App> {
         .merge(policy::routes())
         .merge(reads::routes())
         .merge(administration::routes())
+        .merge(notifications::routes())
 }
 
 /// The OpenAPI document of the Admin API.

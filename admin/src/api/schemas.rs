@@ -27,6 +27,7 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
     all.extend(of_configuration());
     all.extend(of_connections());
     all.extend(of_administration());
+    all.extend(of_notifications());
     all.extend(of_policy());
     all.extend(of_runtime());
     all.extend(of_evidence());
@@ -207,6 +208,42 @@ fn of_administration() -> Vec<(&'static str, Value)> {
         ("Grant", grant),
         ("GrantWithNames", with_names),
         ("SubjectIssuer", issuer),
+    ]
+}
+
+fn of_notifications() -> Vec<(&'static str, Value)> {
+    let sink = object(&[
+        ("id", id()),
+        ("zone_id", id()),
+        ("name", text()),
+        ("url", text()),
+        ("event_types", list(text())),
+        ("active", flag()),
+        ("consecutive_failures", number()),
+        ("last_success_at", maybe(time())),
+        ("last_failure_at", maybe(time())),
+        ("last_error", maybe(text())),
+        ("created_at", time()),
+        ("updated_at", time()),
+    ]);
+    let with_secret = extended(&sink, &[("secret", text())]);
+    let delivery = object(&[
+        ("id", id()),
+        ("sink_id", id()),
+        ("event_id", text()),
+        ("event_type", text()),
+        ("attempts", number()),
+        ("available_at", time()),
+        ("delivered_at", maybe(time())),
+        ("abandoned_at", maybe(time())),
+        ("response_status", maybe(number())),
+        ("last_error", maybe(text())),
+        ("created_at", time()),
+    ]);
+    vec![
+        ("NotificationSink", sink),
+        ("NotificationSinkWithSecret", with_secret),
+        ("NotificationDelivery", delivery),
     ]
 }
 

@@ -21,6 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+const FORM: &str = "application/x-www-form-urlencoded";
+
 /// The way out. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Egress {
@@ -135,14 +137,36 @@ impl Egress {
         form: &[(&str, &str)],
         limits: Limits,
     ) -> Result<Reply, EgressError> {
-        let (client, mut request) = self.prepare(Method::POST, url, hosts)?;
         let fields: Vec<(&str, &[u8])> = form.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-        *request.body_mut() = Some(caracal_mandate::upstream::form_encode(&fields).into());
+        let body = (HeaderValue::from_static(FORM), caracal_mandate::upstream::form_encode(&fields));
+        self.post(url, hosts, headers, body, limits).await
+    }
+
+    /// Sends a JSON text. `headers` may carry credentials.
+    pub async fn post_json(
+        &self,
+        url: &str,
+        hosts: Hosts<'_>,
+        headers: &[(HeaderName, HeaderValue)],
+        json: &str,
+        limits: Limits,
+    ) -> Result<Reply, EgressError> {
+        let body = (HeaderValue::from_static("application/json"), json.to_owned());
+        self.post(url, hosts, headers, body, limits).await
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        hosts: Hosts<'_>,
+        headers: &[(HeaderName, HeaderValue)],
+        (media_type, body): (HeaderValue, String),
+        limits: Limits,
+    ) -> Result<Reply, EgressError> {
+        let (client, mut request) = self.prepare(Method::POST, url, hosts)?;
+        *request.body_mut() = Some(body.into());
         let sent: &mut HeaderMap = request.headers_mut();
-        sent.insert(
-            reqwest::header::CONTENT_TYPE,
-            HeaderValue::from_static("application/x-www-form-urlencoded"),
-        );
+        sent.insert(reqwest::header::CONTENT_TYPE, media_type);
         for (name, value) in headers {
             sent.insert(name.clone(), value.clone());
         }

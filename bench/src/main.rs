@@ -4,8 +4,13 @@
 //! `cargo xtask bench <name>`, which builds what it needs.
 #![forbid(unsafe_code)]
 
+mod envoy;
+mod envoy_config;
 mod error;
 mod figures;
+mod gateway;
+mod gateway_authz;
+mod gateway_load;
 mod load;
 mod machine;
 mod mint;
@@ -45,6 +50,11 @@ enum Benchmark {
         after_help = "Examples:\n  cargo xtask bench sessions\n  cargo xtask bench sessions --seconds 20 --json"
     )]
     Sessions(Options),
+    /// The filter in Envoy beside Envoy's own filters: local decisions, never-seen mandates, governed requests.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench gateway\n  cargo xtask bench gateway --seconds 20 --json"
+    )]
+    Gateway(Options),
 }
 
 /// What every benchmark takes.
@@ -86,6 +96,7 @@ async fn main() -> ExitCode {
 async fn run(benchmark: Benchmark) -> Result<(), Error> {
     match benchmark {
         Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
+        Benchmark::Gateway(options) => publish("gateway", &options, gateway::measure(&options).await?),
         Benchmark::Sessions(options) => publish("sessions", &options, sessions::measure(&options).await?),
     }
 }

@@ -83,12 +83,12 @@ fn workers<W>(options: &Options, make: impl Fn() -> W) -> Vec<W> {
     (0..options.connections).map(|_| make()).collect()
 }
 
-fn delegated_form(world: &World, agent: &Agent, scope: &str) -> String {
+pub(crate) fn delegated_form(world: &World, agent: &Agent, scope: &str) -> String {
     world.form(&[("scope", scope), ("agent_session_id", &agent.session), ("delegation_edge_id", &agent.edge)])
 }
 
 /// A whole request to the token endpoint.
-fn token_request(address: SocketAddr, form: &str, headers: &[(String, String)]) -> Vec<u8> {
+pub(crate) fn token_request(address: SocketAddr, form: &str, headers: &[(String, String)]) -> Vec<u8> {
     let mut text = format!(
         "POST {TOKEN_PATH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-www-form-urlencoded\r\n\
          content-length: {}\r\n",
@@ -131,7 +131,7 @@ impl Worker for Repeated {
 }
 
 /// The token of a grant, found without reading the whole answer: base64url and dots need no escaping.
-fn granted_token(status: u16, body: &[u8]) -> Result<&str, String> {
+pub(crate) fn granted_token(status: u16, body: &[u8]) -> Result<&str, String> {
     let body = std::str::from_utf8(body).map_err(|error| error.to_string())?;
     let token = body.split_once("\"access_token\":\"").and_then(|(_, rest)| rest.split_once('"'));
     match (status, token) {
@@ -166,7 +166,7 @@ impl Worker for Exchange {
 }
 
 /// The form and the signed headers with which a gateway asks on behalf of a caller.
-fn gateway_call(
+pub(crate) fn gateway_call(
     world: &World,
     key: &GatewayKey,
     mandate: &str,

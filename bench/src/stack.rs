@@ -39,6 +39,7 @@ pub(crate) struct Addresses {
     pub(crate) sts: SocketAddr,
     pub(crate) coordinator: SocketAddr,
     pub(crate) gateway: SocketAddr,
+    pub(crate) audit: SocketAddr,
 }
 
 /// A running Caracal.

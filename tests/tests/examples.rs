@@ -1,0 +1,143 @@
+//! The example configurations: the lint passes them, a real Envoy takes them, and each governs a request as it stands,
+//! with nothing changed but ids, addresses and the module's file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use caracal_envoy::KEY_VARIABLE;
+use caracal_envoy::lint::lint;
+use caracal_tests::{Agent, Sidecar, Stack, Upstream, World, claims, envoy_binary, filter_module};
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::process::Command;
+
+const MODULE: &str = "/opt/caracal/caracal_filter.wasm";
+/// Those that a plain Envoy reads.
+const BOOTSTRAPS: [&str; 4] = ["behind-jwt-authn", "gateway", "route-metadata", "sidecar"];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/examples")
+}
+
+fn example(name: &str) -> String {
+    std::fs::read_to_string(folder().join(format!("{name}.yaml"))).unwrap()
+}
+
+#[test]
+fn the_lint_passes_every_example() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            assert_eq!(lint(&std::fs::read_to_string(&path).unwrap()).unwrap(), [], "{}", path.display());
+            names.push(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    names.sort();
+    let known = ["behind-jwt-authn", "envoy-gateway-extension-policy", "gateway", "istio-wasm-plugin"];
+    assert_eq!(names, [&known[..], &["route-metadata", "sidecar"]].concat());
+}
+
+#[tokio::test]
+async fn envoy_takes_every_bootstrap() {
+    for name in BOOTSTRAPS {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("envoy.yaml");
+        std::fs::write(&file, example(name).replace(MODULE, filter_module().to_str().unwrap())).unwrap();
+        let mut command = Command::new(envoy_binary());
+        command.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(file);
+        let output = command.env(KEY_VARIABLE, "ab".repeat(32)).kill_on_drop(true).output().await.unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The example for this Caracal. Each change has to meet something, so that none goes stale.
+fn adapted(name: &str, stack: &Stack, zone: &str, issuer: &str, upstream: SocketAddr) -> Value {
+    let port = |service: &str| {
+        let address: SocketAddr = stack.running[service].as_str().unwrap().parse().unwrap();
+        format!("port_value: {}\n", address.port())
+    };
+    let mut changes = vec![
+        (MODULE, filter_module().to_str().unwrap().to_owned()),
+        ("gateway-1", "example".to_owned()),
+        ("port_value: 8080\n", port("sts")),
+        ("port_value: 9090\n", port("audit")),
+        ("port_value: 8081\n", "port_value: 0\n".to_owned()),
+        ("port_value: 9901\n", "port_value: 0\n".to_owned()),
+    ];
+    if name != "gateway" {
+        changes.push(("zone-1", zone.to_owned()));
+        changes.push(("port_value: 9000\n", format!("port_value: {}\n", upstream.port())));
+    }
+    if name == "behind-jwt-authn" {
+        changes.push(("http://localhost:8080", issuer.to_owned()));
+    }
+    let mut text = example(name);
+    for (from, to) in changes {
+        assert!(text.contains(from), "{name} has no {from:?}");
+        text = text.replace(from, &to);
+    }
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+async fn call(world: &World, envoy: &Sidecar, path: &str, mandate: &str) -> StatusCode {
+    let request = world.http.get(format!("{}{path}", envoy.url)).bearer_auth(mandate);
+    request.header("x-caracal-resource", world.resource).send().await.unwrap().status()
+}
+
+/// A mandate for the service itself, as it comes from the gateway.
+async fn resource_mandate(world: &World, agent: &Agent, upstream: &Upstream) -> String {
+    assert_eq!(world.read(&world.mint(agent).await).await.status(), StatusCode::OK);
+    let seen = upstream.seen();
+    let authorization = seen.last().unwrap().headers["authorization"].to_str().unwrap().to_owned();
+    authorization.strip_prefix("Bearer ").unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bootstrap_of_a_service_governs_its_requests() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let world = World::configure(&stack, &upstream).await;
+    let agent = world.agent().await;
+    let mandate = resource_mandate(&world, &agent, &upstream).await;
+    let issuer = claims(&mandate)["iss"].as_str().unwrap().to_owned();
+    for name in BOOTSTRAPS.into_iter().filter(|name| *name != "gateway") {
+        let bootstrap = adapted(name, &stack, &world.zone, &issuer, upstream.address);
+        // A path without a route names no resource.
+        let ready = if name == "route-metadata" { 400 } else { 401 };
+        let envoy = Sidecar::start_with(&stack, &bootstrap, ready).await;
+        // Both answers may come before the filter has its snapshot.
+        let ready = async {
+            while call(&world, &envoy, "/v1/orders", &mandate).await == StatusCode::SERVICE_UNAVAILABLE {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ready).await.expect(name);
+        let before = upstream.seen().len();
+        assert_eq!(call(&world, &envoy, "/v1/orders", &mandate).await, StatusCode::OK, "{name}");
+        // A mandate of the gateway is well signed, and still none for the service.
+        let foreign = world.mint(&agent).await;
+        assert_eq!(call(&world, &envoy, "/v1/orders", &foreign).await, StatusCode::UNAUTHORIZED, "{name}");
+        let (latest, undeclared) = match name {
+            "route-metadata" => (StatusCode::OK, StatusCode::BAD_REQUEST),
+            _ => (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN),
+        };
+        assert_eq!(call(&world, &envoy, "/latest", &mandate).await, latest, "{name}");
+        assert_eq!(call(&world, &envoy, "/v2", &mandate).await, undeclared, "{name}");
+        let allowed = if latest == StatusCode::OK { 2 } else { 1 };
+        assert_eq!(upstream.seen().len(), before + allowed, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_governs_its_requests() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let world = World::configure(&stack, &upstream).await;
+    let agent = world.agent().await;
+    let bootstrap = adapted("gateway", &stack, &world.zone, "", upstream.address);
+    let envoy = Sidecar::start_with(&stack, &bootstrap, 401).await;
+    let mandate = world.mint(&agent).await;
+    assert_eq!(call(&world, &envoy, "/v1/orders", &mandate).await, StatusCode::OK);
+    assert_eq!(call(&world, &envoy, "/v1/orders", &mandate).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(upstream.seen().len(), 1);
+}

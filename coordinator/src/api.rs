@@ -131,7 +131,7 @@ fn agents() -> Table {
             sessions::get_route,
         )
         .add(sends(ended, generation, false), sessions::terminate_route)
-        .add(paged(children, "AgentSession"), sessions::children_route)
+        .add(paged(children, "ChildSession"), sessions::children_route)
         .add(
             zoned(
                 Verb::Get,

@@ -192,6 +192,7 @@ pub(super) fn components() -> Vec<(&'static str, Value)> {
         ("Problem", problem()),
         ("AgentSession", session()),
         ("StartedSession", started),
+        ("ChildSession", without(&session(), &["terminated_at", "termination_reason", "lease_generation"])),
         ("Delegation", delegation()),
         ("DelegationWithReason", extended(&delegation(), &[("broad_reason", maybe(text()))])),
         ("NewDelegation", new_delegation),

@@ -7,11 +7,12 @@ use caracal_mandate::claims::{Claims, SubjectType};
 use caracal_mandate::id::ZoneId;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::model::{AuthorityRecord, NewAuthorityRecord, RecordStatus};
+use caracal_store::openapi::{Operation, violations};
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError, ids};
 use http::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tower::ServiceExt as _;
 
 pub(crate) const ISSUER: &str = "http://sts.test";
@@ -239,9 +240,15 @@ impl World {
 
 /// What a service answers.
 pub(crate) async fn answer(router: &Router, request: Request<Body>) -> Answer {
+    static DOCUMENT: LazyLock<(Value, Vec<Operation>)> =
+        LazyLock::new(|| (caracal_coordinator::document(), caracal_coordinator::operations()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+    let said = (parts.status.as_u16(), (!bytes.is_empty()).then_some(&body));
+    let found = violations(&DOCUMENT.0, &DOCUMENT.1, (method.as_str(), &path), said);
+    assert!(found.is_empty(), "not as the document says: {found:#?}");
     Answer { status: parts.status, headers: parts.headers, body }
 }

@@ -86,8 +86,12 @@ impl Notifier {
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         loop {
-            if let Err(error) = self.pass().await {
-                tracing::error!(%error, "sinks could not be told");
+            // What is cut off here was claimed, and is sent again later.
+            tokio::select! {
+                () = &mut stop => return,
+                passed = self.pass() => if let Err(error) = passed {
+                    tracing::error!(%error, "sinks could not be told");
+                }
             }
             tokio::select! {
                 () = &mut stop => return,

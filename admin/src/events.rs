@@ -107,8 +107,7 @@ fn filter(params: &Params) -> Result<Filter, Problem> {
         let why = format!("event_type: at most {MAX_TYPES} types");
         return Err(Problem::invalid("invalid_query").because(why));
     }
-    let decisions =
-        ["allow", "deny", "partial", "pending", "approved", "rejected", "consumed", "expired"];
+    let decisions = ["allow", "deny", "partial", "pending", "approved", "rejected", "consumed", "expired"];
     Ok(Filter {
         since: times.since,
         until: times.until,

@@ -73,8 +73,12 @@ pub(crate) async fn create(
         let why = "reason: say why, in 1 to 256 characters";
         return Err(Problem::invalid("invalid_revocation_request").because(why));
     };
-    let cause =
-        Cause { zone: zone.clone(), request_id: call.request_id.clone(), actor: call.actor.identity(), reason };
+    let cause = Cause {
+        zone: zone.clone(),
+        request_id: call.request_id.clone(),
+        actor: call.actor.identity(),
+        reason,
+    };
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
             require_zone(tx.connection(), &zone).await?;

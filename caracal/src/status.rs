@@ -42,10 +42,8 @@ struct Memory {
 /// Prints whether each service answers, and the memory that all of it takes.
 pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error> {
     let running = Running::load(folder)?;
-    let client = crate::egress::local()
-        .timeout(PATIENCE)
-        .build()
-        .map_err(|error| Error::Envoy(error.to_string()))?;
+    let client =
+        crate::egress::local().timeout(PATIENCE).build().map_err(|error| Error::Envoy(error.to_string()))?;
     let mut services = Vec::new();
     for (name, address, path) in [
         ("api", running.admin, "/health"),

@@ -28,12 +28,12 @@ pub use key_rotation::AdminToken;
 
 use axum::Router;
 use bundles::Bundles;
-use exchange::{Known, Together};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_store::Store;
 use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
+use exchange::{Known, Together};
 use federation::Federation;
 use providers::Providers;
 use std::sync::Arc;

@@ -168,7 +168,11 @@ impl Sts {
 }
 
 /// Do the record, the session and every delegation that the mandate names still stand?
-pub(crate) async fn stands(connection: &mut AnyConnection, claims: &Claims, now: i64) -> Result<bool, StoreError> {
+pub(crate) async fn stands(
+    connection: &mut AnyConnection,
+    claims: &Claims,
+    now: i64,
+) -> Result<bool, StoreError> {
     let zone = &claims.zone_id;
     let mut next = Some(claims.sid.clone());
     // A resource mandate rests on the gateway mandate that it was exchanged for.

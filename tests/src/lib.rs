@@ -4,8 +4,8 @@
 //! Run them with `cargo xtask test --e2e`, which builds what they need and says where it is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-pub mod drill;
 mod clock;
+pub mod drill;
 mod envoy;
 mod link;
 mod script;

@@ -123,7 +123,8 @@ impl Brokered {
             if let (Some(provider), true) = (wanted.provider, made.is_ok()) {
                 if has_credential(provider) {
                     let secrets = SealedSecrets::read(connection, zone, &provider.id).await;
-                    let secrets = secrets.map_err(|_| StoreError::Uncommitted("secrets cannot be read".into()))?;
+                    let secrets =
+                        secrets.map_err(|_| StoreError::Uncommitted("secrets cannot be read".into()))?;
                     basis.secrets = Some(secrets.version);
                 }
             } else {

@@ -5,10 +5,7 @@ use axum::body::Body;
 use axum::http::Request;
 
 fn raw(body: impl Into<Body>) -> Request<Body> {
-    Request::post("/oauth/2/token")
-        .header("content-type", FORM)
-        .body(body.into())
-        .unwrap()
+    Request::post("/oauth/2/token").header("content-type", FORM).body(body.into()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,10 +176,12 @@ pub(crate) async fn connect(options: &AnyConnectOptions) -> Result<sqlx::AnyConn
     Ok(connection)
 }
 
+/// The journal of savepoints may go to a temporary file: in memory it is a list that every statement walks, so a
+/// transaction of many statements would take the square of their number.
 async fn prepare(connection: &mut sqlx::AnyConnection) -> Result<(), sqlx::Error> {
     if connection.backend_name() == "SQLite" {
         let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
-                       PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;";
+                       PRAGMA busy_timeout = 5000;";
         connection.execute(sqlx::raw_sql(pragmas)).await?;
     }
     Ok(())

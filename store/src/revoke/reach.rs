@@ -63,7 +63,8 @@ impl Matches {
 
     /// Records and those minted from them; sessions on them or selected, and all below; delegations of those or
     /// selected, and all that descend from them. Each walk goes through what has ended, too. A zone that is compared as
-    /// `zone_id || ''` keeps the planner from going through the whole zone by its index.
+    /// `zone_id || ''` keeps the planner from going through the whole zone by its index, and a `CROSS JOIN` has SQLite begin
+    /// with what is reached so far, which it knows nothing of.
     fn walks(&self) -> String {
         format!(
             "WITH RECURSIVE minted (id) AS ( \
@@ -72,16 +73,16 @@ impl Matches {
                  WHERE child.zone_id || '' = $1), \
              tree (id) AS ( \
                SELECT id FROM sessions WHERE zone_id = $1 AND ({sessions}) \
-               UNION SELECT started.id FROM minted JOIN sessions started \
-                 ON started.subject_authority_record_id = minted.id WHERE started.zone_id || '' = $1 \
+               UNION SELECT started.id FROM minted CROSS JOIN sessions started \
+                 WHERE started.subject_authority_record_id = minted.id AND started.zone_id || '' = $1 \
                UNION SELECT child.id FROM tree JOIN sessions child ON child.parent_id = tree.id \
                  WHERE child.zone_id || '' = $1), \
              line (id) AS ( \
                SELECT id FROM delegation_edges WHERE zone_id = $1 AND ({edges}) \
-               UNION SELECT given.id FROM tree JOIN delegation_edges given \
-                 ON given.source_session_id = tree.id WHERE given.zone_id || '' = $1 \
-               UNION SELECT received.id FROM tree JOIN delegation_edges received \
-                 ON received.target_session_id = tree.id WHERE received.zone_id || '' = $1 \
+               UNION SELECT given.id FROM tree CROSS JOIN delegation_edges given \
+                 WHERE given.source_session_id = tree.id AND given.zone_id || '' = $1 \
+               UNION SELECT received.id FROM tree CROSS JOIN delegation_edges received \
+                 WHERE received.target_session_id = tree.id AND received.zone_id || '' = $1 \
                UNION SELECT child.id FROM line JOIN delegation_edges child ON child.parent_edge_id = line.id \
                  WHERE child.zone_id || '' = $1) ",
             records = self.records,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 
 /// The issuer of every test, the same across restarts.
 pub(crate) const ISSUER: &str = "http://sts.caracal.test";
@@ -154,27 +154,28 @@ async fn launch(data: &Path, options: &Options, log: &Log) -> (Child, Value) {
     command.envs(options.environment.iter().map(|(name, value)| (name, value)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
+    // Both are read from the beginning, so that it never waits for a reader.
+    let told = tokio::spawn(keep(child.stderr.take().unwrap(), Arc::clone(log)));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         if line.contains("Caracal is up") {
-            // Whatever it says later is read, so that it never waits for a reader.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            let stderr = child.stderr.take().unwrap();
-            let log = Arc::clone(log);
-            tokio::spawn(async move {
-                let mut stderr = BufReader::new(stderr).lines();
-                while let Ok(Some(line)) = stderr.next_line().await {
-                    eprintln!("caracal: {line}");
-                    let mut log = log.lock().unwrap();
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            });
             let running = std::fs::read_to_string(folder.join("runtime.json")).unwrap();
             return (child, serde_json::from_str(&running).unwrap());
         }
     }
-    let mut why = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut why).await.unwrap();
+    let _ = told.await;
+    let why = log.lock().unwrap().clone();
     panic!("caracal did not come up: {why}");
+}
+
+/// Keeps what a process writes to standard error, and passes it on.
+async fn keep(stderr: ChildStderr, log: Log) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        eprintln!("caracal: {line}");
+        let mut log = log.lock().unwrap();
+        log.push_str(&line);
+        log.push('\n');
+    }
 }

@@ -181,6 +181,7 @@ impl Routers {
             operator_token: Some(secrets.coordinator_token.clone()),
             limits: options.coordinator.limits()?,
             counters: caracal_coordinator::Counters::default(),
+            groups: caracal_coordinator::Groups::default(),
         };
         let admin = caracal_admin::Config {
             store: store.clone(),

@@ -89,6 +89,13 @@ struct Proof {
     token: String,
 }
 
+/// Whether two were proved alike; the keys and the issuer are those of one process.
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.token == other.token
+    }
+}
+
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proof").field("epoch", &self.epoch).finish_non_exhaustive()
@@ -106,7 +113,7 @@ impl Proof {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Identity {
     Operator,
     Application { claims: Box<Claims>, scopes: ScopeSet },
@@ -162,6 +169,11 @@ impl Caller {
             Identity::Operator => None,
             Identity::Application { claims, .. } => Some(&claims.sid),
         }
+    }
+
+    /// Does all that this caller's mandate rests on stand exactly if the other's does?
+    pub(crate) fn rests_on_the_same(&self, other: &Self) -> bool {
+        self.zone == other.zone && self.identity == other.identity && self.proof == other.proof
     }
 
     /// May it do everything in its zone?

@@ -1,6 +1,7 @@
 //! What the Coordinator is given, and the bounds it keeps (contract coordinator §15).
 
 use crate::counters::Counters;
+use crate::together::Groups;
 use caracal_store::Store;
 use caracal_store::keys::ZoneKeys;
 use std::fmt;
@@ -21,6 +22,8 @@ pub struct Config {
     pub limits: Limits,
     /// What happens is counted here. Routes and jobs of one process have the same.
     pub counters: Counters,
+    /// Plain starts and ends wait here to be written together.
+    pub groups: Groups,
 }
 
 impl fmt::Debug for Config {

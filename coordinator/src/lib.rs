@@ -38,6 +38,7 @@ mod sessions;
 mod start;
 mod stats;
 mod subject;
+mod together;
 mod tree;
 mod verify;
 
@@ -49,3 +50,4 @@ pub use jobs::{
 };
 pub use rates::{Rates, limit_addresses};
 pub use routes::router;
+pub use together::Groups;

@@ -43,6 +43,7 @@ async fn contract_4_3_row_2_a_session_stands_on_a_record() {
         operator_token: None,
         limits: Limits::default(),
         counters: Counters::default(),
+        groups: crate::Groups::default(),
     };
     let resolved = subject::resolve(&config, &operator(), &"a".parse().unwrap(), None, None).await;
     assert_refused(resolved, Code::SubjectSessionIdRequired);

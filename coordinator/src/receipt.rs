@@ -9,8 +9,10 @@ use crate::failure::{Code, Failure};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use caracal_mandate::id::ZoneId;
-use caracal_store::{WriteTx, metrics};
+use caracal_store::many::{list, pieces, placeholders};
+use caracal_store::{StoreError, WriteTx, metrics};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 /// An answer that can be replayed.
@@ -67,6 +69,11 @@ impl Key {
         let mut key = Self::of(std::str::from_utf8(value.as_bytes()).unwrap_or_default())?;
         key.generated = headers.get("idempotency-key-kind").is_some_and(|kind| kind == "generated");
         Ok(Some(key))
+    }
+
+    /// Did the SDK make it up for one call?
+    pub(crate) fn is_generated(&self) -> bool {
+        self.generated
     }
 
     /// The key that a text is.
@@ -144,7 +151,7 @@ impl<'a> Receipt<'a> {
                 let why = "this Idempotency-Key was used for another request";
                 return Err(Failure::because(Code::IdempotencyKeyConflict, why));
             }
-            let corrupt = || caracal_store::StoreError::corrupt("idempotency_receipts: the stored answer");
+            let corrupt = || StoreError::corrupt("idempotency_receipts: the stored answer");
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             let body = serde_json::from_str(&body).map_err(|_| corrupt())?;
             let reply = Reply { status: status.ok_or_else(corrupt)?, body, key: Some(KeyUse::Replayed) };
@@ -188,7 +195,35 @@ impl<'a> Receipt<'a> {
     }
 
     fn is_generated(&self) -> bool {
-        self.key.generated && self.operation == SESSION_START
+        self.key.is_generated() && self.operation == SESSION_START
+    }
+
+    /// Those keys of one scope under which something was answered, or is being answered anew.
+    pub(crate) async fn used(
+        tx: &mut WriteTx<'_>,
+        receipts: &[&Self],
+    ) -> Result<HashSet<String>, StoreError> {
+        let mut used = HashSet::new();
+        for piece in pieces(receipts) {
+            let Some(first) = piece.first() else { continue };
+            let sql = format!(
+                "SELECT key_digest FROM idempotency_receipts \
+                 WHERE operation = $1 AND zone_id = $2 AND scope_id = $3 AND key_digest IN {}",
+                list(piece.len(), 3)
+            );
+            let query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql)).bind(first.operation);
+            let mut query = query.bind(first.zone.as_str()).bind(first.scope);
+            for receipt in piece {
+                query = query.bind(receipt.key.digest.as_str());
+            }
+            used.extend(query.fetch_all(&mut *tx.connection()).await?);
+        }
+        Ok(used)
+    }
+
+    /// The key's digest.
+    pub(crate) fn key_digest(&self) -> &str {
+        &self.key.digest
     }
 
     /// Keeps an answer. Only what was made is ever kept.
@@ -198,27 +233,46 @@ impl<'a> Receipt<'a> {
         resource_id: &str,
         reply: &mut Reply,
         limits: &Limits,
-    ) -> Result<(), Failure> {
-        let retention =
-            if self.is_generated() { limits.generated_receipt_retention } else { limits.receipt_retention };
+    ) -> Result<(), StoreError> {
+        Self::keep_all(tx, &mut [(self, resource_id, reply)], limits).await
+    }
+
+    /// Keeps answers, each with the id of what was made.
+    pub(crate) async fn keep_all(
+        tx: &mut WriteTx<'_>,
+        answers: &mut [(&Self, &str, &mut Reply)],
+        limits: &Limits,
+    ) -> Result<(), StoreError> {
         let now = tx.now();
-        sqlx::query(
-            "INSERT INTO idempotency_receipts (operation, zone_id, scope_id, key_digest, request_digest, resource_id, \
-             response_status, response_json, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
-        .bind(self.operation)
-        .bind(self.zone.as_str())
-        .bind(self.scope)
-        .bind(self.key.digest.as_str())
-        .bind(self.request.as_str())
-        .bind(resource_id)
-        .bind(i64::from(reply.status.as_u16()))
-        .bind(reply.body.to_string())
-        .bind(now)
-        .bind(now.saturating_add(millis(retention)))
-        .execute(&mut *tx.connection())
-        .await?;
-        reply.key = Some(KeyUse::Created);
+        for piece in pieces(answers) {
+            let sql = format!(
+                "INSERT INTO idempotency_receipts (operation, zone_id, scope_id, key_digest, request_digest, \
+                 resource_id, response_status, response_json, created_at, expires_at) VALUES {}",
+                placeholders(piece.len(), 10)
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for (receipt, resource_id, reply) in piece {
+                let retention = match receipt.is_generated() {
+                    true => limits.generated_receipt_retention,
+                    false => limits.receipt_retention,
+                };
+                query = query
+                    .bind(receipt.operation)
+                    .bind(receipt.zone.as_str())
+                    .bind(receipt.scope)
+                    .bind(receipt.key.digest.as_str())
+                    .bind(receipt.request.as_str())
+                    .bind(*resource_id)
+                    .bind(i64::from(reply.status.as_u16()))
+                    .bind(reply.body.to_string())
+                    .bind(now)
+                    .bind(now.saturating_add(millis(retention)));
+            }
+            query.execute(&mut *tx.connection()).await?;
+        }
+        for (_, _, reply) in answers {
+            reply.key = Some(KeyUse::Created);
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::failure::{Code, Failure};
 use crate::page::{Page, Query, word};
 use crate::resume;
+use crate::together::End;
 use crate::tree;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -250,7 +251,7 @@ pub(crate) async fn terminate_route(
     query: QueryArgument,
     body: Body,
 ) -> Result<StatusCode, Failure> {
-    let id = path_id(session)?;
+    let id: AgentSessionId = path_id(session)?;
     let mut query = members(query)?;
     let reason = query.remove("reason").unwrap_or_else(|| "requested".to_owned());
     if !(1..=256).contains(&reason.chars().count()) {
@@ -258,6 +259,12 @@ pub(crate) async fn terminate_route(
     }
     let bytes = body::read(body, config.limits.body_bytes).await?;
     let generation = parse_generation(&bytes)?;
+    if generation.is_none() {
+        let end = End { caller: caller.clone(), session: id.clone(), reason: reason.clone() };
+        if config.groups.end(&config.store, end).await.is_some() {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
     config
         .store
         .write(move |tx| Box::pin(async move { terminate(tx, &caller, &id, &reason, generation).await }))

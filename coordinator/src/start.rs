@@ -8,6 +8,7 @@ use crate::failure::{Code, Failure};
 use crate::graph;
 use crate::receipt::{Key, Receipt, Reply, SESSION_START};
 use crate::subject::{self, Subject};
+use crate::together::Start;
 use crate::tree;
 use axum::Extension;
 use axum::body::Body;
@@ -31,11 +32,11 @@ const MAX_LABEL_CHARS: usize = 64;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-struct StartRequest {
-    application: ApplicationId,
+pub(crate) struct StartRequest {
+    pub(crate) application: ApplicationId,
     subject: Option<AuthorityRecordId>,
     subject_token: Option<String>,
-    parent: Option<AgentSessionId>,
+    pub(crate) parent: Option<AgentSessionId>,
     lifecycle: Lifecycle,
     labels: Vec<String>,
     ttl_seconds: Option<i64>,
@@ -102,6 +103,16 @@ impl StartRequest {
     }
 }
 
+impl Start {
+    /// What is kept of the answer, where there is a key.
+    pub(crate) fn receipt(&self) -> Option<Receipt<'_>> {
+        let Self { caller, request, subject, key } = self;
+        let identity = || request.identity(caller, subject);
+        let scope = request.application.as_str();
+        key.as_ref().map(|key| Receipt::new(key, SESSION_START, &caller.zone, scope, identity()))
+    }
+}
+
 /// `POST /zones/{zone}/agents`
 pub(crate) async fn route(
     State(config): State<Arc<Config>>,
@@ -120,28 +131,19 @@ pub(crate) async fn route(
     let proof = request.subject_token.as_deref();
     let subject =
         subject::resolve(&config, &caller, &request.application, request.subject.clone(), proof).await?;
-    let key = Key::parse(&headers)?;
+    let start = Start { caller, request, subject, key: Key::parse(&headers)? };
+    if let Some(reply) = config.groups.start(&config.store, &config.limits, start.clone()).await {
+        return Ok(reply);
+    }
     let limits = config.limits.clone();
-    config
-        .store
-        .write(move |tx| Box::pin(async move { start(tx, &limits, &caller, &request, &subject, key).await }))
-        .await
+    config.store.write(move |tx| Box::pin(async move { begin(tx, &limits, &start).await })).await
 }
 
-async fn start(
-    tx: &mut WriteTx<'_>,
-    limits: &Limits,
-    caller: &Caller,
-    request: &StartRequest,
-    subject: &Subject,
-    key: Option<Key>,
-) -> Result<Reply, Failure> {
+async fn begin(tx: &mut WriteTx<'_>, limits: &Limits, start: &Start) -> Result<Reply, Failure> {
+    let Start { caller, request, subject, .. } = start;
     let now = tx.now();
     let standing = caller.check_stands(tx.connection(), now).await?;
-    let receipt = key.as_ref().map(|key| {
-        let identity = request.identity(caller, subject);
-        Receipt::new(key, SESSION_START, &caller.zone, request.application.as_str(), identity)
-    });
+    let receipt = start.receipt();
     if let Some(receipt) = &receipt
         && let Some(recorded) = receipt.find(tx, limits).await?
     {
@@ -177,7 +179,7 @@ async fn start(
         Some(id) => Some(find_parent(tx, limits, caller, request, id).await?),
     };
     let session = new_session(now, limits, caller, request, subject, parent.as_ref())?;
-    tree::insert(tx, &session).await?;
+    tree::insert_all(tx, &[&session]).await?;
     let cause = caller.cause("requested");
     cause.session(tx, "session_started", &session, &cause.reason).await?;
     let edge = match &parent {
@@ -201,7 +203,7 @@ async fn check_capacity(
     is_dcr: bool,
 ) -> Result<(), Failure> {
     let (now, zone) = (tx.now(), &caller.zone);
-    let with_it = LiveSessions::add(tx, zone, application).await?;
+    let with_it = LiveSessions::add(tx, zone, application, 1).await?;
     if with_it.zone > limits.sessions_per_zone
         && tree::count_live(tx.connection(), zone, None, now).await? >= limits.sessions_per_zone
     {
@@ -261,7 +263,8 @@ async fn find_parent(
     Ok(parent)
 }
 
-fn new_session(
+/// The session that is asked for, as it begins.
+pub(crate) fn new_session(
     now: i64,
     limits: &Limits,
     caller: &Caller,
@@ -365,7 +368,8 @@ async fn inherit(
     Ok(Some(edge))
 }
 
-fn created_json(session: &AgentSession, edge: Option<&DelegationEdge>) -> Value {
+/// The answer to a start.
+pub(crate) fn created_json(session: &AgentSession, edge: Option<&DelegationEdge>) -> Value {
     let mut value = tree::to_json_without(session, &["metadata", "terminated_at", "termination_reason"]);
     if let Some(object) = value.as_object_mut() {
         object.insert("delegation_edge_id".to_owned(), json!(edge.map(|edge| &edge.id)));

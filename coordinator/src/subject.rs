@@ -46,6 +46,11 @@ pub(crate) async fn resolve(
 }
 
 impl Subject {
+    /// Is it the bearer's own record, which stands as long as the bearer does?
+    pub(crate) fn is_bearers_own(&self) -> bool {
+        self.user.is_none()
+    }
+
     /// Does the record of a proof stand, and is it what the proof says? The bearer's own was found to stand with the
     /// bearer, in the same transaction.
     pub(crate) async fn check_stands(

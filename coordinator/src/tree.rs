@@ -4,6 +4,7 @@ use crate::config::{Limits, millis};
 use crate::failure::{Code, Failure};
 use caracal_mandate::claims::SubjectType;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, ZoneId};
+use caracal_store::many::{pieces, placeholders};
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, SessionStatus};
 use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
@@ -139,33 +140,42 @@ pub(crate) fn lease_end(now: i64, limits: &Limits) -> i64 {
     now.saturating_add(millis(limits.lease))
 }
 
-/// Inserts a session and counts it at its parent.
-pub(crate) async fn insert(tx: &mut WriteTx<'_>, session: &AgentSession) -> Result<(), Failure> {
-    let labels = json!(session.labels).to_string();
-    sqlx::query(
-        "INSERT INTO sessions (id, zone_id, application_id, parent_id, subject_authority_record_id, lifecycle, \
-         labels_json, metadata_json, status, depth, max_children, child_count, ttl_seconds, started_at, \
-         last_active_at, updated_at, last_heartbeat_at, heartbeat_deadline_at, lease_generation) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10, 0, $11, $12, $12, $12, $13, $14, $15)",
-    )
-    .bind(session.id.as_str())
-    .bind(session.zone_id.as_str())
-    .bind(session.application_id.as_str())
-    .bind(session.parent_id.as_ref().map(AgentSessionId::as_str))
-    .bind(session.subject_authority_record_id.as_str())
-    .bind(session.lifecycle.as_str())
-    .bind(labels)
-    .bind(session.metadata.to_string())
-    .bind(session.depth)
-    .bind(session.max_children)
-    .bind(session.ttl_seconds)
-    .bind(session.started_at)
-    .bind(session.last_heartbeat_at)
-    .bind(session.heartbeat_deadline_at)
-    .bind(session.lease_generation)
-    .execute(&mut *tx.connection())
-    .await?;
-    if let Some(parent) = &session.parent_id {
+/// Inserts new sessions, and counts those that have a parent there.
+pub(crate) async fn insert_all(tx: &mut WriteTx<'_>, sessions: &[&AgentSession]) -> Result<(), StoreError> {
+    for piece in pieces(sessions) {
+        let sql = format!(
+            "INSERT INTO sessions (id, zone_id, application_id, parent_id, subject_authority_record_id, lifecycle, \
+             labels_json, metadata_json, status, depth, max_children, child_count, ttl_seconds, started_at, \
+             last_active_at, updated_at, last_heartbeat_at, heartbeat_deadline_at, lease_generation) VALUES {}",
+            placeholders(piece.len(), 19)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for session in piece {
+            query = query
+                .bind(session.id.as_str())
+                .bind(session.zone_id.as_str())
+                .bind(session.application_id.as_str())
+                .bind(session.parent_id.as_ref().map(AgentSessionId::as_str))
+                .bind(session.subject_authority_record_id.as_str())
+                .bind(session.lifecycle.as_str())
+                .bind(json!(session.labels).to_string())
+                .bind(session.metadata.to_string())
+                .bind(session.status.as_str())
+                .bind(session.depth)
+                .bind(session.max_children)
+                .bind(session.child_count)
+                .bind(session.ttl_seconds)
+                .bind(session.started_at)
+                .bind(session.last_active_at)
+                .bind(session.updated_at)
+                .bind(session.last_heartbeat_at)
+                .bind(session.heartbeat_deadline_at)
+                .bind(session.lease_generation);
+        }
+        query.execute(&mut *tx.connection()).await?;
+    }
+    for session in sessions {
+        let Some(parent) = &session.parent_id else { continue };
         sqlx::query("UPDATE sessions SET child_count = child_count + 1 WHERE zone_id = $1 AND id = $2")
             .bind(session.zone_id.as_str())
             .bind(parent.as_str())

@@ -27,7 +27,9 @@ pub mod revoke;
 pub mod secrets;
 pub mod settings;
 pub mod telemetry;
+mod together;
 pub mod writer;
 
 pub use database::{Store, StoreError};
+pub use together::Together;
 pub use writer::{WriteTx, Writer};

@@ -29,11 +29,11 @@ pub use key_rotation::AdminToken;
 use axum::Router;
 use bundles::Bundles;
 use caracal_mandate::gateway_signature::GatewayKey;
-use caracal_store::Store;
 use caracal_store::egress::Egress;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
-use exchange::{Known, Together};
+use caracal_store::{Store, Together};
+use exchange::{Granted, Known, Piece};
 use federation::Federation;
 use providers::Providers;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ struct Inner {
     config: Config,
     bundles: Bundles,
     known: Known,
-    together: Together,
+    together: Together<Piece, Granted>,
     providers: Providers,
     federation: Federation,
     mint_limit: mint_limit::MintLimit,
@@ -160,7 +160,7 @@ impl Sts {
         &self.0.known
     }
 
-    fn together(&self) -> &Together {
+    fn together(&self) -> &Together<Piece, Granted> {
         &self.0.together
     }
 }

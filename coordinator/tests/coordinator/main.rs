@@ -19,5 +19,6 @@ mod services;
 mod session;
 mod stats;
 mod support;
+mod together;
 mod verify;
 mod weaknesses;

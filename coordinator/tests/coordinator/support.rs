@@ -76,6 +76,7 @@ impl World {
             operator_token: Some(OPERATOR.to_owned()),
             limits,
             counters: Counters::default(),
+            groups: caracal_coordinator::Groups::default(),
         };
         Self { store, keys, router: router(config.clone()), config, dir }
     }

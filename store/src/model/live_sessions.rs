@@ -19,20 +19,22 @@ pub struct LiveSessions {
 const WHOLE: &str = "";
 
 impl LiveSessions {
-    /// Counts one more session of an application, and answers the numbers with it.
+    /// Counts more sessions of an application, and answers the numbers with them.
     pub async fn add(
         tx: &mut WriteTx<'_>,
         zone: &ZoneId,
         application: &ApplicationId,
+        started: usize,
     ) -> Result<Self, StoreError> {
         let rows: Vec<(String, i64)> = sqlx::query_as(
-            "INSERT INTO live_sessions (zone_id, application_id, count) VALUES ($1, $2, 1), ($1, $3, 1) \
-             ON CONFLICT (zone_id, application_id) DO UPDATE SET count = live_sessions.count + 1 \
+            "INSERT INTO live_sessions (zone_id, application_id, count) VALUES ($1, $2, $4), ($1, $3, $4) \
+             ON CONFLICT (zone_id, application_id) DO UPDATE SET count = live_sessions.count + excluded.count \
              RETURNING application_id, count",
         )
         .bind(zone.as_str())
         .bind(WHOLE)
         .bind(application.as_str())
+        .bind(i64::try_from(started).unwrap_or(i64::MAX))
         .fetch_all(&mut *tx.connection())
         .await?;
         let of = |name: &str| rows.iter().find(|(id, _)| id == name).map(|(_, count)| *count);
@@ -43,7 +45,7 @@ impl LiveSessions {
     }
 
     /// Counts sessions of an application that ended.
-    pub(crate) async fn remove(
+    pub async fn remove(
         tx: &mut WriteTx<'_>,
         zone: &ZoneId,
         application: &ApplicationId,

@@ -50,6 +50,35 @@ pub async fn revoke_edge(
     Ok(reach.edges)
 }
 
+/// Ends sessions of a zone that [`find_alone`] found in this transaction, each for its own cause: one change for the
+/// gateways, whatever their number.
+pub async fn end_alone(
+    tx: &mut WriteTx<'_>,
+    zone: &ZoneId,
+    ended: &[(Cause, AgentSession)],
+) -> Result<(), StoreError> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let now = tx.now();
+    let mut by_reason = BTreeMap::<&str, Vec<&AgentSession>>::new();
+    for (cause, session) in ended {
+        by_reason.entry(&cause.reason).or_default().push(session);
+    }
+    for (reason, sessions) in by_reason {
+        write_ended(tx, zone, &sessions, SessionStatus::Terminated, reason).await?;
+    }
+    let sessions: Vec<&AgentSession> = ended.iter().map(|(_, session)| session).collect();
+    uncount(tx, zone, &sessions, &sessions).await?;
+    let told = |(cause, session): &(Cause, AgentSession)| {
+        cause.of_session(now, "session_terminated", session, &cause.reason)
+    };
+    tx.audit_all(&ended.iter().map(told).collect::<Vec<_>>()).await?;
+    let anchors = sessions.iter().map(|session| Anchor::AgentSession(session.id.clone())).collect();
+    tx.record_change(zone, &Change::Revoked { anchors }).await?;
+    Ok(())
+}
+
 /// Suspends a session and all below it that act. Nothing but the sessions is revoked, so it can be taken back.
 pub async fn suspend_session(
     tx: &mut WriteTx<'_>,
@@ -135,36 +164,9 @@ impl Reach {
             let kind =
                 if status == SessionStatus::Expired { "session_expired" } else { "session_terminated" };
             events.extend(sessions.iter().map(|session| cause.of_session(now, kind, session, reason)));
-            for piece in pieces(sessions) {
-                let sql = format!(
-                    "UPDATE sessions SET status = $1, terminated_at = $2, termination_reason = $3, updated_at = $2 \
-                     WHERE zone_id = $4 AND id IN {}",
-                    list(piece.len(), 4)
-                );
-                let query =
-                    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(status.as_str()).bind(now).bind(reason);
-                let mut query = query.bind(cause.zone.as_str());
-                for session in piece {
-                    query = query.bind(session.id.as_str());
-                }
-                query.execute(&mut *tx.connection()).await?;
-            }
+            write_ended(tx, &cause.zone, sessions, status, reason).await?;
         }
-        for (parent, children) in counted(top.iter().filter_map(|session| session.parent_id.as_ref())) {
-            sqlx::query(
-                "UPDATE sessions SET child_count = CASE WHEN child_count > $1 THEN child_count - $1 ELSE 0 END \
-                 WHERE zone_id = $2 AND id = $3",
-            )
-            .bind(i64::try_from(children).unwrap_or(i64::MAX))
-            .bind(cause.zone.as_str())
-            .bind(parent.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
-        }
-        for (application, ended) in counted(self.sessions.iter().map(|session| &session.application_id)) {
-            LiveSessions::remove(tx, &cause.zone, application, ended).await?;
-        }
-        Ok(())
+        uncount(tx, &cause.zone, &self.sessions.iter().collect::<Vec<_>>(), &top).await
     }
 
     /// Where sessions end, their delegations are taken back, however the sessions end.
@@ -222,6 +224,54 @@ impl Reach {
         }
         Ok(())
     }
+}
+
+async fn write_ended(
+    tx: &mut WriteTx<'_>,
+    zone: &ZoneId,
+    sessions: &[&AgentSession],
+    status: SessionStatus,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let now = tx.now();
+    for piece in pieces(sessions) {
+        let sql = format!(
+            "UPDATE sessions SET status = $1, terminated_at = $2, termination_reason = $3, updated_at = $2 \
+             WHERE zone_id = $4 AND id IN {}",
+            list(piece.len(), 4)
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(status.as_str()).bind(now).bind(reason);
+        let mut query = query.bind(zone.as_str());
+        for session in piece {
+            query = query.bind(session.id.as_str());
+        }
+        query.execute(&mut *tx.connection()).await?;
+    }
+    Ok(())
+}
+
+/// Takes sessions that ended out of the numbers: all out of the live ones, the topmost out of those of their parents.
+async fn uncount(
+    tx: &mut WriteTx<'_>,
+    zone: &ZoneId,
+    all: &[&AgentSession],
+    top: &[&AgentSession],
+) -> Result<(), StoreError> {
+    for (parent, children) in counted(top.iter().filter_map(|session| session.parent_id.as_ref())) {
+        sqlx::query(
+            "UPDATE sessions SET child_count = CASE WHEN child_count > $1 THEN child_count - $1 ELSE 0 END \
+             WHERE zone_id = $2 AND id = $3",
+        )
+        .bind(i64::try_from(children).unwrap_or(i64::MAX))
+        .bind(zone.as_str())
+        .bind(parent.as_str())
+        .execute(&mut *tx.connection())
+        .await?;
+    }
+    for (application, ended) in counted(all.iter().map(|session| &session.application_id)) {
+        LiveSessions::remove(tx, zone, application, ended).await?;
+    }
+    Ok(())
 }
 
 /// How often each is there.

@@ -43,13 +43,9 @@ impl Cause {
         tx.audit(&event).await
     }
 
-    pub(super) fn of_session(
-        &self,
-        now: i64,
-        kind: &str,
-        session: &AgentSession,
-        reason: &str,
-    ) -> AuditEvent {
+    /// The event of what happened to a session.
+    #[must_use]
+    pub fn of_session(&self, now: i64, kind: &str, session: &AgentSession, reason: &str) -> AuditEvent {
         let metadata = json!({
             "application_id": session.application_id,
             "agent_session_id": session.id,

@@ -12,9 +12,9 @@ mod reach;
 mod selector;
 mod walk;
 
-pub use act::{Ending, end_session, raise_graph_epoch, revoke_edge, suspend_session};
+pub use act::{Ending, end_alone, end_session, raise_graph_epoch, revoke_edge, suspend_session};
 pub use cause::Cause;
 pub use closure::{Closure, ClosureStatus, GATEWAY_LIVE, GatewayState, Revocation, assess, gateways, settle};
-pub use reach::{Counts, Reach};
+pub use reach::{Counts, Reach, find_alone};
 pub use selector::{Selector, SelectorError};
 pub use walk::{Through, edge_descendants, subtree};

@@ -2,7 +2,8 @@
 
 use super::selector::{Selector, SelectorError};
 use crate::StoreError;
-use crate::model::{AgentSession, AuthorityRecord, DelegationEdge, flag};
+use crate::many::{list, pieces};
+use crate::model::{AgentSession, AuthorityRecord, DelegationEdge};
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use serde::Serialize;
 use sqlx::AnyConnection;
@@ -119,6 +120,34 @@ pub struct Reach {
     pub(super) edges: Vec<DelegationEdge>,
 }
 
+/// Those of a zone's sessions that are live or suspended, and with which nothing else ends: nothing was ever started
+/// below them, and no delegation ever came to them or from them.
+pub async fn find_alone(
+    connection: &mut AnyConnection,
+    zone: &ZoneId,
+    ids: &[&AgentSessionId],
+) -> Result<Vec<AgentSession>, StoreError> {
+    let mut alone = Vec::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        let sql = format!(
+            "SELECT {} FROM sessions WHERE zone_id = $1 AND id IN {} AND status IN ('active', 'suspended') \
+             AND NOT EXISTS (SELECT 1 FROM sessions child WHERE child.parent_id = sessions.id) \
+             AND NOT EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.source_session_id = sessions.id) \
+             AND NOT EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.target_session_id = sessions.id)",
+            AgentSession::COLUMNS,
+            list(piece.len(), 1)
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str());
+        for id in piece {
+            query = query.bind(id.as_str());
+        }
+        for row in query.fetch_all(&mut *connection).await? {
+            alone.push(AgentSession::from_row(&row)?);
+        }
+    }
+    Ok(alone)
+}
+
 /// How much that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -142,31 +171,17 @@ impl Reach {
         Ok(Self::search(connection, zone, &matches, now).await?)
     }
 
-    /// What ends with a session that is live. Most have nothing below them, and that is asked first.
+    /// What ends with a session that is live. Most are alone, and that is asked first.
     pub(super) async fn of_live_session(
         connection: &mut AnyConnection,
         zone: &ZoneId,
         id: &AgentSessionId,
         now: i64,
     ) -> Result<Self, StoreError> {
-        let sql = format!(
-            "SELECT {}, CAST(CASE WHEN \
-               EXISTS (SELECT 1 FROM sessions child WHERE child.parent_id = sessions.id) \
-               OR EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.source_session_id = sessions.id) \
-               OR EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.target_session_id = sessions.id) \
-               THEN 1 ELSE 0 END AS BIGINT) AS has_more \
-             FROM sessions WHERE zone_id = $1 AND id = $2 AND status IN ('active', 'suspended')",
-            AgentSession::COLUMNS
-        );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).bind(id.as_str());
-        let mut reach = Self { records: Vec::new(), sessions: Vec::new(), edges: Vec::new() };
-        if let Some(row) = query.fetch_optional(&mut *connection).await? {
-            if flag(&row, "has_more")? {
-                return Self::search(connection, zone, &Matches::live_session(id), now).await;
-            }
-            reach.sessions.push(AgentSession::from_row(&row)?);
+        if let Some(session) = find_alone(connection, zone, &[id]).await?.pop() {
+            return Ok(Self { records: Vec::new(), sessions: vec![session], edges: Vec::new() });
         }
-        Ok(reach)
+        Self::search(connection, zone, &Matches::live_session(id), now).await
     }
 
     pub(super) async fn search(

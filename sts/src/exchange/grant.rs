@@ -25,7 +25,7 @@ pub(super) const BUDGET_WINDOW: i64 = 60_000;
 
 /// What was granted, committed but not yet signed.
 #[derive(Debug)]
-pub(super) struct Minted {
+pub(crate) struct Minted {
     pub(super) claims: Claims,
     pub(super) upstreams: BTreeMap<String, Directive>,
     /// The epoch of the zone's keys at the grant.
@@ -34,7 +34,7 @@ pub(super) struct Minted {
 
 /// How a judgement that allows ended.
 #[derive(Debug)]
-pub(super) enum Granted {
+pub(crate) enum Granted {
     /// In a mandate.
     Minted(Box<Minted>),
     /// In a hold: what was asked waits for an approval.

@@ -18,9 +18,10 @@ mod request;
 mod subject;
 mod together;
 
+pub(crate) use grant::Granted;
 pub(crate) use live::Known;
 pub(crate) use request::ExchangeRequest;
-pub(crate) use together::Together;
+pub(crate) use together::Piece;
 
 use crate::Sts;
 use crate::refusal::Denial;
@@ -29,7 +30,7 @@ use caracal_mandate::id::ApplicationId;
 use caracal_store::StoreError;
 use caracal_store::WriteTx;
 use caracal_store::model::{Application, Epochs, Zone};
-use grant::{Granted, Minted};
+use grant::Minted;
 use judge::Judgement;
 use live::Live;
 use provider::{ROUNDS, may_ask_outside};

@@ -1,9 +1,7 @@
-//! Grants that are written together: while one group is being committed, the next gathers, and a group costs a few
-//! statements in all.
+//! Grants that are written together ([`caracal_store::Together`]).
 //!
 //! Only plain grants come here, which nothing stands against. Whatever is not plain inside the transaction (the zone
-//! changed, a budget is used up, a mandate was used before, the application is locked out) is left out of the group as if
-//! it had not been there, and goes its way alone.
+//! changed, a budget is used up, a mandate was used before, the application is locked out) goes its way alone.
 
 use super::approval::Approval;
 use super::authenticate::{locked_out_among, lockout_key};
@@ -17,25 +15,11 @@ use caracal_store::model::{AuthorityRecord, Epochs, NewAuthorityRecord, Zone};
 use caracal_store::{StoreError, WriteTx};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use std::sync::Arc;
 
-/// The most grants of one group.
-const MOST: usize = 128;
-
-/// The grants that wait for the next group.
-#[derive(Debug, Default)]
-pub(crate) struct Together(Mutex<Queue>);
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<(Piece, oneshot::Sender<Option<Granted>>)>,
-    /// Somebody is at work on groups.
-    busy: bool,
-}
-
+/// A grant that waits for the next group.
 #[derive(Debug)]
-struct Piece {
+pub(crate) struct Piece {
     request: Arc<ExchangeRequest>,
     judgement: Judgement,
 }
@@ -57,28 +41,6 @@ struct Written {
     to_be_used: Vec<(Epochs, AuthorityRecord)>,
 }
 
-impl Together {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Somebody at work on groups. Should the work break off, whoever waits goes alone.
-struct AtWork {
-    sts: Sts,
-    done: bool,
-}
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        if !self.done {
-            let mut queue = self.sts.together().queue();
-            queue.busy = false;
-            queue.waiting.clear();
-        }
-    }
-}
-
 impl Sts {
     /// Grants with the next group, unless the grant has to go alone: `None`, and nothing of it is written.
     pub(super) async fn grant_together(
@@ -89,16 +51,24 @@ impl Sts {
         if judgement.wanted.is_some() || !matches!(judgement.approval, Approval::Absent) {
             return None;
         }
-        let (answer, granted) = oneshot::channel();
-        let begins = {
-            let mut queue = self.together().queue();
-            queue.waiting.push((Piece { request: Arc::clone(request), judgement }, answer));
-            !std::mem::replace(&mut queue.busy, true)
-        };
-        if begins {
-            tokio::spawn(AtWork { sts: self.clone(), done: false }.run());
+        let (piece, sts) = (Piece { request: Arc::clone(request), judgement }, self.clone());
+        self.together()
+            .ask(piece, move |pieces| {
+                let sts = sts.clone();
+                async move { sts.grant_all(pieces).await }
+            })
+            .await
+    }
+
+    /// Writes a group, and keeps the records of mandates that gateways will present.
+    async fn grant_all(&self, pieces: Vec<Piece>) -> Result<Vec<Option<Granted>>, StoreError> {
+        let sts = self.clone();
+        let Written { granted, to_be_used } =
+            self.store().write(move |tx| Box::pin(async move { sts.grant_group(tx, &pieces).await })).await?;
+        for (epochs, record) in to_be_used {
+            self.known().keep_record(epochs, record);
         }
-        granted.await.ok().flatten()
+        Ok(granted)
     }
 
     /// Writes a group.
@@ -208,38 +178,6 @@ impl Sts {
         let unspent: Vec<String> = fresh.into_iter().collect();
         tx.give_back(&unspent).await?;
         Ok(affordable)
-    }
-}
-
-impl AtWork {
-    async fn run(mut self) {
-        loop {
-            let (pieces, answers): (Vec<_>, Vec<_>) = {
-                let mut queue = self.sts.together().queue();
-                if queue.waiting.is_empty() {
-                    queue.busy = false;
-                    self.done = true;
-                    return;
-                }
-                let count = queue.waiting.len().min(MOST);
-                queue.waiting.drain(..count).unzip()
-            };
-            let sts = self.sts.clone();
-            let written =
-                self.sts.store().write(move |tx| Box::pin(async move { sts.grant_group(tx, &pieces).await }));
-            match written.await {
-                Ok(Written { granted, to_be_used }) => {
-                    for (epochs, record) in to_be_used {
-                        self.sts.known().keep_record(epochs, record);
-                    }
-                    for (answer, granted) in answers.into_iter().zip(granted) {
-                        let _ = answer.send(granted);
-                    }
-                }
-                // Each tries alone, and tells its caller what it meets.
-                Err(error) => tracing::warn!(%error, "a group of grants was not written"),
-            }
-        }
     }
 }
 

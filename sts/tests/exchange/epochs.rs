@@ -34,18 +34,19 @@ async fn a_revocation_between_mint_and_use_denies_the_use() {
 
 impl World {
     /// Keeps the writer busy until told, then makes the change in that same transaction; answers how many records there
-    /// were at that moment.
-    fn change_once_told(
+    /// were at that moment. Whatever is asked afterwards waits behind it.
+    async fn change_once_told(
         &self,
         sql: String,
         change: Change,
     ) -> (oneshot::Sender<()>, tokio::task::JoinHandle<i64>) {
-        let (tell, told) = oneshot::channel();
+        let ((tell, told), (begin, begun)) = (oneshot::channel(), oneshot::channel());
         let store = self.store.clone();
         let changed = tokio::spawn(async move {
             let records: Result<i64, StoreError> = store
                 .write(move |tx| {
                     Box::pin(async move {
+                        let _ = begin.send(());
                         let _ = told.await;
                         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx.connection()).await?;
                         tx.record_change(&zone(), &change).await?;
@@ -57,6 +58,7 @@ impl World {
                 .await;
             records.unwrap()
         });
+        begun.await.unwrap();
         (tell, changed)
     }
 }
@@ -65,7 +67,7 @@ impl World {
 async fn sts_27_11_a_revocation_that_overtakes_judged_requests_denies_them_all() {
     let world = World::new().await;
     let mandates = [world.mandate().await, world.mandate().await, world.mandate().await];
-    let (tell, changed) = world.change_once_told(revocation_of_edge("E"), edge_revoked("E"));
+    let (tell, changed) = world.change_once_told(revocation_of_edge("E"), edge_revoked("E")).await;
     // These are judged while the edge stands, and queue for the writer.
     let mut requests: Vec<_> = (0..20).map(|_| world.spawn(Form::mint().request())).collect();
     requests.extend(mandates.iter().map(|token| world.spawn(GatewayCall::new(Form::usage(token)).request())));
@@ -87,7 +89,7 @@ async fn sts_27_25_a_policy_that_overtakes_judged_requests_decides_them() {
     let world = World::new().await;
     world.exchange(&Form::mint()).await.granted();
     let sql = "UPDATE policy_sets SET active_version_id = NULL".to_owned();
-    let (tell, changed) = world.change_once_told(sql, Change::Policy);
+    let (tell, changed) = world.change_once_told(sql, Change::Policy).await;
     let requests: Vec<_> = (0..10).map(|_| world.spawn(Form::mint().request())).collect();
     for _ in 0..20 {
         assert_eq!(world.exchange(&Form::bootstrap().without("resource")).await.status, 400);
@@ -112,7 +114,7 @@ async fn minting_against_revoking() {
             .await;
         let form = Form::mint().with("delegation_edge_id", &edge);
         let mut requests: Vec<_> = (0..15).map(|_| world.spawn(form.request())).collect();
-        let (tell, changed) = world.change_once_told(revocation_of_edge(&edge), edge_revoked(&edge));
+        let (tell, changed) = world.change_once_told(revocation_of_edge(&edge), edge_revoked(&edge)).await;
         requests.extend((0..15).map(|_| world.spawn(form.request())));
         tell.send(()).unwrap();
         let records = changed.await.unwrap();

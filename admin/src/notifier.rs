@@ -40,6 +40,7 @@ pub struct Notifier {
     vault: Vault,
     ledger: Ledger,
     egress: Egress,
+    every: Duration,
 }
 
 /// A sink that has something to be told of.
@@ -79,7 +80,14 @@ impl Notifier {
     /// A notifier on this store; `hmac_key` keys the ledger's chains.
     #[must_use]
     pub fn new(store: Store, vault: Vault, hmac_key: Vec<u8>, egress: Egress) -> Self {
-        Self { ledger: Ledger::new(store.clone(), hmac_key), store, vault, egress }
+        Self { ledger: Ledger::new(store.clone(), hmac_key), store, vault, egress, every: EVERY }
+    }
+
+    /// The notifier that looks this often.
+    #[must_use]
+    pub fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
     }
 
     /// Tells sinks until `stop` resolves.
@@ -95,7 +103,7 @@ impl Notifier {
             }
             tokio::select! {
                 () = &mut stop => return,
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(self.every) => {}
             }
         }
     }

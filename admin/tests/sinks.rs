@@ -18,6 +18,7 @@ use common::{BOOTSTRAP, Bench, CHAIN_KEY, bench, id};
 use https::Https;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What came in, and what is answered next.
 #[derive(Clone, Default)]
@@ -195,7 +196,12 @@ async fn contract_admin_5_15_sinks_are_made_changed_and_removed() {
         world.sink(json!({})).await;
     }
     assert_eq!(bench.post(&all, hook("https://x.example")).await.code(), (409, "sink_limit_reached"));
-    assert_eq!(bench.number("SELECT COUNT(*) FROM secret_store WHERE envelope LIKE '%nsk_%'").await, 0);
+    let rotated = rotated["secret"].as_str().unwrap();
+    let sealed: Vec<String> = sqlx::query_scalar("SELECT envelope FROM secret_store")
+        .fetch_all(&mut *bench.store.read().await.unwrap())
+        .await
+        .unwrap();
+    assert!(sealed.len() == 20 && sealed.iter().all(|envelope| !envelope.contains(rotated)));
     let record = bench.get(&format!("/v1/zones/{}/admin-audit", world.zone)).await.ok();
     assert!(!record.to_string().contains("nsk_"));
     let kinds: Vec<_> =
@@ -345,4 +351,47 @@ async fn contract_admin_5_15_no_address_is_called_that_may_not_be_and_no_change_
     let removed = world.bench.delete(&world.path(&format!("/{}", id(&sink)))).await;
     assert_eq!(removed.status, 204);
     assert_eq!(world.notifier.pass().await.unwrap(), 0);
+}
+
+/// Waits until so many requests came in and are written down as delivered.
+async fn received(world: &World, count: i64) {
+    const DELIVERED: &str = "SELECT COUNT(*) FROM notification_deliveries WHERE delivered_at IS NOT NULL";
+    let enough = async {
+        while world.bench.number(DELIVERED).await < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), enough).await.expect("nothing came in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_10_the_job_tells_as_things_happen_survives_a_failure_and_ends_when_told() {
+    let world = World::new().await;
+    world.sink(json!({})).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let job = world.notifier.clone().every(Duration::from_millis(20));
+    let job = tokio::spawn(async move {
+        job.run(async {
+            let _ = stopped.await;
+        })
+        .await;
+    });
+    for (count, kind) in [(1, "step_up_issued"), (2, "step_up_decided")] {
+        world.tell(&[kind]).await;
+        received(&world, count).await;
+    }
+    // Passes that fail are followed by others.
+    world.bench.execute("ALTER TABLE notification_deliveries RENAME TO gone").await;
+    world.tell(&["step_up_consumed"]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!job.is_finished());
+    world.bench.execute("ALTER TABLE gone RENAME TO notification_deliveries").await;
+    received(&world, 3).await;
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), job).await.expect("it goes on").unwrap();
+    world.tell(&["step_up_issued"]).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(kinds(&world.took()), ["step_up_issued", "step_up_decided", "step_up_consumed"]);
+    // What was missed meanwhile the next one tells.
+    assert_eq!(world.notifier.pass().await.unwrap(), 1);
 }

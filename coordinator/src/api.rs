@@ -45,7 +45,7 @@ fn paged(operation: Operation, item: &str) -> Operation {
 
 /// What is open, or asks for something else than a mandate of the zone.
 pub(crate) fn open() -> Table {
-    let ready = object(&[("ok", flag()), ("error?", text()), ("dependency?", text())]);
+    let ready = object(&[("ok", flag()), ("draining?", flag()), ("error?", text()), ("dependency?", text())]);
     let question = object(&[
         ("zone_id", id()),
         ("authorization?", text()),

@@ -59,13 +59,17 @@ struct Running {
 }
 
 async fn start(limits: ServerLimits) -> Running {
+    start_as(Service::Audit, limits).await
+}
+
+async fn start_as(service: Service, limits: ServerLimits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
         let _ = stopped.await;
     };
-    let server = Server::new(Service::Audit).with_limits(limits);
+    let server = Server::new(service).with_limits(limits);
     let served = tokio::spawn(server.serve(listener, router(), stopped));
     Running { address, stop, served }
 }
@@ -292,6 +296,33 @@ async fn contract_sts_1_a_stop_lets_requests_finish_and_idle_connections_go() {
     assert!(is_ended(&mut busy).await);
     server.served.await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn contract_admin_1_2_a_service_that_ends_says_that_it_drains() {
+    for (service, ready) in [
+        (Service::Admin, r#"{"draining":true,"ok":false}"#),
+        (Service::Audit, r#"{"ready":false,"reason":"draining"}"#),
+        (Service::Coordinator, r#"{"draining":true,"ok":false}"#),
+        (Service::Sts, r#"{"ok":false,"ready":false,"reason":"draining"}"#),
+    ] {
+        let server = start_as(service, unlimited()).await;
+        let mut busy = server.connect().await;
+        busy.write_all(b"GET /sleep/400 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(SHORT).await;
+        server.stop.send(()).unwrap();
+        for (path, status, body) in
+            [("/ready", 503, ready), ("/health", 200, r#"{"ok":true}"#), ("/", 503, r#"{"error":"draining""#)]
+        {
+            let mut socket = TcpStream::connect(server.address).await.unwrap();
+            let (answered, text) = ask(&mut socket, path).await;
+            assert!(answered == status && text.starts_with(body), "{path}: {answered} {text}");
+            assert!(is_ended(&mut socket).await, "one request, and no more");
+        }
+        assert_eq!(answer(&mut busy).await, (200, "slept".to_owned()));
+        server.served.await.unwrap().unwrap();
+        assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the HTTP faces of all services share: the error answer, the request id, the server and its limits.
 
 mod connection;
+mod draining;
 mod rate;
 mod server;
 

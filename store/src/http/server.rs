@@ -1,6 +1,7 @@
 //! The HTTP server of every service: HTTP/1.1 with a time for everything that others decide the pace of.
 
 use super::connection::{Answer, Connection, Shared, TimedBody};
+use super::draining;
 use crate::metrics::{self, Measure, Service};
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -95,7 +96,8 @@ impl Server {
         self
     }
 
-    /// Serves until `stop` resolves, then lets requests that are under way finish, for as long as the limits say.
+    /// Serves until `stop` resolves, then lets requests that are under way finish, for as long as the limits say. Until
+    /// they have, whoever comes is told that the service is draining.
     ///
     /// A handler finds the other side's address as [`ConnectInfo<SocketAddr>`]. One that panics answers 500
     /// `internal_error`.
@@ -125,15 +127,33 @@ impl Server {
                 drop(place);
             });
         }
-        drop(listener);
         let finish = async {
             graceful.shutdown().await;
             while connections.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(self.limits.shutdown, finish).await.is_err() {
-            tracing::warn!(service = self.service.as_str(), "requests were cut off by the end of the server");
+        tokio::select! {
+            finished = tokio::time::timeout(self.limits.shutdown, finish) => if finished.is_err() {
+                tracing::warn!(service = self.service.as_str(), "requests were cut off by the end of the server");
+            },
+            never = self.send_away(&listener, &places) => match never {},
         }
         Ok(())
+    }
+
+    /// Tells everyone who comes that the service is draining, for as long as it is polled.
+    async fn send_away(self, listener: &TcpListener, places: &Arc<Semaphore>) -> Infallible {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                (socket, _, place) = accept(listener, places) => {
+                    connections.spawn(async move {
+                        draining::answer(self.service, socket, self.limits.connection.header_read).await;
+                        drop(place);
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
     }
 
     fn connection(

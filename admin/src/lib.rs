@@ -22,6 +22,7 @@ mod events;
 mod explain;
 mod gate;
 mod grants;
+mod mcp_input;
 mod names;
 mod notifier;
 mod overview;

@@ -3,6 +3,7 @@
 use crate::body::{Text, maybe_null};
 use crate::problem::Problem;
 use caracal_mandate::id::ResourceIdentifier;
+use caracal_mandate::mcp::McpEntry;
 use caracal_mandate::operation::{Operation, PathMatch};
 use caracal_mandate::scope::Scope;
 use caracal_mandate::upstream::UpstreamUrl;
@@ -27,6 +28,8 @@ pub(crate) struct Input {
     pub(crate) operations: Option<Vec<OperationInput>>,
     pub(crate) operation_enforcement: Option<Enforcement>,
     pub(crate) mandate_use: Option<MandateUse>,
+    #[serde(default, deserialize_with = "maybe_null")]
+    pub(crate) mcp: Option<Option<McpEntry>>,
     #[serde(default)]
     pub(crate) check: bool,
 }

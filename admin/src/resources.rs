@@ -3,6 +3,7 @@
 use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, require_fields};
 use crate::gate::Call;
+use crate::mcp_input;
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
 use crate::problem::Problem;
@@ -13,6 +14,7 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
+use caracal_mandate::mcp::McpEntry;
 use caracal_store::change::Change;
 use caracal_store::model::Provider;
 use caracal_store::{StoreError, WriteTx, ids};
@@ -23,10 +25,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 const COLUMNS: &str = "SELECT id, zone_id, name, identifier, upstream_url, scopes_json, credential_provider_id, \
-     operations_json, operation_enforcement, mandate_use, created_by, created_via_operator, updated_by, \
+     operations_json, operation_enforcement, mandate_use, mcp_json, created_by, created_via_operator, updated_by, \
      updated_via_operator, created_at, updated_at, archived_at FROM resources";
 const MAX_PER_ZONE: i64 = 100_000;
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "name",
     "identifier",
     "upstream_url",
@@ -35,6 +37,7 @@ const FIELDS: [&str; 8] = [
     "operations",
     "operation_enforcement",
     "mandate_use",
+    "mcp",
 ];
 
 fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
@@ -44,6 +47,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
         "scopes": row.json("scopes_json")?, "credential_provider_id": row.text("credential_provider_id")?,
         "operations": row.json("operations_json")?,
         "operation_enforcement": row.text("operation_enforcement")?, "mandate_use": row.text("mandate_use")?,
+        "mcp": row.json("mcp_json")?,
         "archived_at": row.opt_iso("archived_at")?,
     }))
 }
@@ -114,6 +118,7 @@ pub(crate) async fn create(
     let upstream = input.upstream_url.flatten();
     require_binding(provider.as_deref(), upstream.as_deref())?;
     let operations = resource_input::operations(&input.operations.unwrap_or_default(), &scopes)?;
+    let mcp = stored(input.mcp.flatten().as_ref(), &scopes)?;
     if input.check {
         return Err(Problem::invalid("resource_verification_unsupported"));
     }
@@ -138,8 +143,8 @@ pub(crate) async fn create(
             let (id, now) = (ids::new_id(), tx.now());
             sqlx::query(
                 "INSERT INTO resources (id, zone_id, name, identifier, upstream_url, scopes_json, \
-                 credential_provider_id, operations_json, operation_enforcement, mandate_use, created_by, created_at, \
-                 updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
+                 credential_provider_id, operations_json, operation_enforcement, mandate_use, mcp_json, created_by, \
+                 created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
             )
             .bind(id.as_str())
             .bind(zone.as_str())
@@ -151,6 +156,7 @@ pub(crate) async fn create(
             .bind(operations.to_string())
             .bind(input.operation_enforcement.unwrap_or(Enforcement::Enforced).as_str())
             .bind(input.mandate_use.unwrap_or(MandateUse::Single).as_str())
+            .bind(mcp)
             .bind(actor.author())
             .bind(now)
             .execute(&mut *tx.connection())
@@ -162,6 +168,13 @@ pub(crate) async fn create(
         })
     })
     .await
+}
+
+/// What of MCP is declared, as it is stored.
+fn stored(mcp: Option<&McpEntry>, scopes: &[String]) -> Result<Option<String>, Problem> {
+    let Some(mcp) = mcp else { return Ok(None) };
+    mcp_input::check(mcp, scopes)?;
+    Ok(Some(json!(mcp).to_string()))
 }
 
 async fn free_identifier(tx: &mut WriteTx<'_>, zone: &ZoneId, name: &str) -> Result<String, Problem> {
@@ -207,6 +220,8 @@ pub(crate) async fn patch(
             let operations =
                 input.operations.map_or_else(|| member::<Vec<OperationInput>>(&before, "operations"), Ok)?;
             let operations = resource_input::operations(&operations, &scopes)?;
+            let mcp = input.mcp.map_or_else(|| member::<Option<McpEntry>>(&before, "mcp"), Ok)?;
+            let mcp = stored(mcp.as_ref(), &scopes)?;
             let old_provider: Option<String> = member(&before, "credential_provider_id")?;
             let named_provider = input.credential_provider_id.clone().flatten();
             let provider = input.credential_provider_id.unwrap_or(old_provider);
@@ -224,7 +239,8 @@ pub(crate) async fn patch(
                 "UPDATE resources SET name = COALESCE($1, name), identifier = $2, upstream_url = $3, \
                  scopes_json = $4, credential_provider_id = $5, operations_json = $6, \
                  operation_enforcement = COALESCE($7, operation_enforcement), \
-                 mandate_use = COALESCE($8, mandate_use), updated_by = $9, updated_at = $10 WHERE id = $11",
+                 mandate_use = COALESCE($8, mandate_use), mcp_json = $9, updated_by = $10, updated_at = $11 \
+                 WHERE id = $12",
             )
             .bind(input.name.map(|name| name.0))
             .bind(identifier.as_str())
@@ -234,6 +250,7 @@ pub(crate) async fn patch(
             .bind(operations.to_string())
             .bind(input.operation_enforcement.map(Enforcement::as_str))
             .bind(input.mandate_use.map(MandateUse::as_str))
+            .bind(mcp)
             .bind(actor.author())
             .bind(now)
             .bind(id.as_str())

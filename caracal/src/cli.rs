@@ -111,6 +111,9 @@ pub(crate) struct UpOptions {
     #[arg(long, env = "CARACAL_ENVOY_WORKERS", value_name = "N", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) envoy_workers: u32,
+    /// Let the gateway read the bodies of MCP requests. A body that comes while the STS is asked may have 1 MiB then.
+    #[arg(long, env = "CARACAL_MCP")]
+    pub(crate) mcp: bool,
     /// How many mandates a minute an application may mint for one resource.
     #[arg(long, env = "STS_MINT_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(i64).range(1..))]

@@ -104,6 +104,7 @@ fn bootstrap(
     bootstrap.sts = reach(services.addresses.sts);
     bootstrap.audit = reach(services.addresses.audit);
     bootstrap.admin = Admin::Socket(admin);
+    bootstrap.mcp = options.mcp;
     let addresses = services.addresses;
     let own = [addresses.admin, addresses.sts, addresses.coordinator, addresses.audit];
     bootstrap.protected = own.into_iter().map(reach).collect();

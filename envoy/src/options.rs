@@ -125,6 +125,9 @@ pub struct BootstrapOptions {
     pub feed_wait_s: u64,
     /// The largest request body, in bytes.
     pub max_body_bytes: u64,
+    /// Whether the filter reads the bodies of MCP requests. Then a body that comes while the STS is asked is held in
+    /// memory up to the buffer limit (1 MiB), and refused beyond it.
+    pub mcp: bool,
     /// Who polls the feed.
     pub feed: FeedSource,
     /// Where Envoy writes one line of JSON for each request: who acted, and what was decided, without path and query.
@@ -150,6 +153,7 @@ impl BootstrapOptions {
             max_feed_age_ms: 30_000,
             feed_wait_s: 10,
             max_body_bytes: 10 * 1024 * 1024,
+            mcp: false,
             feed: FeedSource::default(),
             access_log: None,
         }

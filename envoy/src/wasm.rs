@@ -13,11 +13,16 @@ const VM_ID: &str = "caracal";
 
 /// The HTTP filter.
 pub(crate) fn filter(options: &BootstrapOptions) -> Value {
+    let mut config = plugin(options, "caracal-filter", &filter_configuration(options));
+    if let (true, Some(members)) = (options.mcp, config.as_object_mut()) {
+        // Without it Envoy shows the module no body before the headers have passed.
+        members.insert("allow_on_headers_stop_iteration".to_owned(), json!(true));
+    }
     json!({
         "name": FILTER,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": plugin(options, "caracal-filter", &filter_configuration(options)),
+            "config": config,
         },
     })
 }
@@ -80,6 +85,9 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
     if let (FeedSource::Workers, Some(members)) = (options.feed, configuration.as_object_mut()) {
         members.insert("feed".to_owned(), json!("worker"));
         members.insert("feed_wait_s".to_owned(), json!(options.feed_wait_s));
+    }
+    if let (true, Some(members)) = (options.mcp, configuration.as_object_mut()) {
+        members.insert("mcp".to_owned(), json!(true));
     }
     let specific = match &options.shape {
         Shape::Gateway(gateway) => {

@@ -76,7 +76,9 @@ fn found(document: &Value) -> Vec<Finding> {
 fn what_we_render_passes() {
     let mut workers = sidecar_options();
     workers.feed = FeedSource::Workers;
-    for good in [gateway(), sidecar(), render(&workers), istio(), envoy_gateway()] {
+    let mut reads = sidecar_options();
+    reads.mcp = true;
+    for good in [gateway(), sidecar(), render(&workers), render(&reads), istio(), envoy_gateway()] {
         assert_eq!(found(&good), []);
     }
 }
@@ -159,6 +161,11 @@ fn plugin_cases() -> Vec<Case> {
         ("failure_policy", sidecar, vec![("PLUGIN/failure_policy", json!(null))]),
         ("failure_policy", sidecar, vec![("PLUGIN/failure_policy", json!("UNSPECIFIED"))]),
         ("headers_stop_iteration", sidecar, vec![("PLUGIN/allow_on_headers_stop_iteration", json!(true))]),
+        (
+            "mcp_bodies",
+            sidecar,
+            vec![("PLUGIN/configuration/value", told_text(|told| told["mcp"] = json!(true)))],
+        ),
         ("runtime", sidecar, vec![("PLUGIN/vm_config/runtime", json!("envoy.wasm.runtime.wamr"))]),
         ("code_unpinned", sidecar, vec![("PLUGIN/vm_config/code", json!({"remote": {"http_uri": {}}}))]),
         ("key_missing", sidecar, vec![("PLUGIN/vm_config/environment_variables", json!(null))]),
@@ -314,6 +321,8 @@ fn mesh_cases() -> Vec<Case> {
         ("key_missing", istio, vec![("/spec/vmConfig", json!(null))]),
         ("key_exposed", istio, vec![("/spec/vmConfig/env/0", json!({"name": KEY_VARIABLE, "value": "00"}))]),
         ("feed_missing", istio, vec![("/spec/pluginConfig/feed", json!("singleton"))]),
+        ("mcp_bodies", istio, vec![("/spec/pluginConfig/mcp", json!(true))]),
+        ("mcp_bodies", envoy_gateway, vec![("/spec/wasm/0/config/mcp", json!(true))]),
         ("cluster_missing", istio, vec![("/spec/pluginConfig/sts/cluster", json!("sts"))]),
         ("plugin_configuration", istio, vec![("/spec/pluginConfig/role", json!("door"))]),
         ("way_around", istio, vec![("/spec/match", json!([{"mode": "CLIENT"}]))]),

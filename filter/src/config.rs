@@ -158,6 +158,9 @@ pub struct FilterConfig {
     pub resource_metadata: bool,
     /// The resource's own URL; `None` takes the one that the client calls.
     pub public_url: Option<PublicUrl>,
+    /// Whether bodies of MCP requests are read. Envoy has to let the module see a body before it passes the headers on
+    /// (`allow_on_headers_stop_iteration`).
+    pub mcp: bool,
     /// How the feed is followed.
     pub feed: FeedSource,
     /// The cluster for upstreams without TLS (gateway role only).
@@ -248,6 +251,7 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
         dry_run: dry_run(fields, role)?,
         resource_metadata: fields.flag("resource_metadata")?.unwrap_or(true),
         public_url: fields.text("public_url")?.map(|url| public_url(&url)).transpose()?,
+        mcp: fields.flag("mcp")?.unwrap_or(false),
         feed: feed_source(fields)?,
         plain_cluster: fields.text("plain_cluster")?.unwrap_or_else(|| "dfp_plain".to_owned()),
         tls_cluster: fields.text("tls_cluster")?.unwrap_or_else(|| "dfp_tls".to_owned()),
@@ -391,6 +395,7 @@ mod tests {
             ("max_feed_age_ms", json!(-1), "max_feed_age_ms"),
             ("max_feed_age_ms", json!("30000"), "max_feed_age_ms"),
             ("dry_run", json!("yes"), "dry_run"),
+            ("mcp", json!("yes"), "mcp"),
             ("feed", json!("both"), "feed"),
             ("feed_wait_s", json!(0), "feed_wait_s"),
             ("public_url", json!("ftp://x"), "public_url"),

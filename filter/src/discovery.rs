@@ -4,7 +4,6 @@
 //! The metadata tells of the STS and of scopes, and of no caller; it needs no mandate and leaves no evidence.
 
 use caracal_mandate::id::ResourceIdentifier;
-use caracal_mandate::scope::Scope;
 use caracal_mandate::verdict::DenyReason;
 use serde_json::{Map, Value};
 
@@ -93,7 +92,7 @@ pub(crate) fn challenge(
     worker: &Worker,
     inbound: &Inbound,
     refusal: &Refusal,
-    missing: Option<&Scope>,
+    missing: Option<&str>,
 ) -> Option<String> {
     let expired = refusal.error == "credential_expired_not_renewable";
     let error = match (refusal.status, refusal.reason) {
@@ -115,7 +114,7 @@ pub(crate) fn challenge(
         say("error_description", &refusal.description);
     }
     if let Some(scope) = missing.filter(|_| refusal.reason == DenyReason::ScopeMissing) {
-        say("scope", scope.as_str());
+        say("scope", scope);
     }
     if worker.config.resource_metadata
         && let Some(url) = public_url(&worker.config, inbound)

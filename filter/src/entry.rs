@@ -70,11 +70,17 @@ impl Context for RequestEntry {
 }
 
 impl HttpContext for RequestEntry {
-    fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
+    fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
+        if end {
+            self.0.without_body();
+        }
         action(self.0.on_request_headers())
     }
 
-    fn on_http_request_body(&mut self, size: usize, _end: bool) -> Action {
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        if end {
+            self.0.without_body();
+        }
         action(self.0.on_request_body(size))
     }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
+use caracal_mandate::mcp::McpName;
 use serde_json::{Map, Value};
 
 use crate::config::{AuditConfig, FilterConfig};
@@ -47,7 +48,7 @@ pub struct Event {
     pub evaluation_status: &'static str,
     /// The reason's code, for a deny.
     pub reason: Option<&'static str>,
-    /// More about the request. Never path, query, header, body or token.
+    /// More about the request. Never path, query, header, body or token; of an MCP request, what it calls.
     pub metadata: Metadata,
 }
 
@@ -94,6 +95,8 @@ pub struct Metadata {
     pub decision_id: Option<String>,
     /// `filter`, or `sts` where it was asked about this request.
     pub decided_by: Option<&'static str>,
+    /// The messages of an MCP request, up to the one that was refused.
+    pub mcp: Vec<McpName>,
 }
 
 /// Collects the members of a JSON object; what is absent or empty is left out.
@@ -151,6 +154,15 @@ impl Metadata {
         members.text("doubt", self.doubt);
         members.text("decision_id", self.decision_id.as_deref());
         members.text("decided_by", self.decided_by);
+        if !self.mcp.is_empty() {
+            let names = self.mcp.iter().map(|name| {
+                let mut members = Members(Map::new());
+                members.text("method", Some(&name.method));
+                members.text("tool", name.tool.as_deref());
+                Value::Object(members.0)
+            });
+            members.0.insert("mcp".to_owned(), Value::Array(names.collect()));
+        }
         if self.revocation_interrupted {
             members.0.insert("revocation_interrupted".to_owned(), Value::Bool(true));
         }

@@ -73,7 +73,7 @@ impl Inbound {
     }
 
     /// Whether the announced body is larger than allowed.
-    fn too_large(&self, limit: u64) -> bool {
+    pub(crate) fn too_large(&self, limit: u64) -> bool {
         self.all("content-length").iter().any(|value| {
             let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u64>().ok());
             length.is_none_or(|length| length > limit)

@@ -105,6 +105,8 @@ pub trait Host {
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]);
     /// Removes all headers of a name.
     fn remove_header(&self, direction: Direction, name: &str);
+    /// The first bytes of the request's body, of which so many are there. Only while the body is being handled.
+    fn request_body(&self, size: usize) -> Vec<u8>;
     /// A property of the stream.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
     /// Notes something about the stream for access logs and other filters, as filter state `wasm.<key>`.
@@ -208,6 +210,13 @@ impl Host for EnvoyHost {
 
     fn remove_header(&self, direction: Direction, name: &str) {
         let _ = hostcalls::remove_map_value(map_type(direction), name);
+    }
+
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        if size == 0 {
+            return Vec::new();
+        }
+        hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {

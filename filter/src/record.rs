@@ -4,6 +4,7 @@ use caracal_mandate::claims::SubjectType;
 use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
+use caracal_mandate::mcp::McpName;
 use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::{Doubt, VerifiedMandate};
 
@@ -72,6 +73,11 @@ impl Record {
             SubjectType::Application => "application",
             SubjectType::User => "user",
         });
+    }
+
+    /// What the messages of an MCP request call.
+    pub fn mcp(&mut self, names: Vec<McpName>) {
+        self.metadata.mcp = names;
     }
 
     /// Why the STS is asked.

@@ -12,6 +12,7 @@ use caracal_mandate::id::{
 };
 use caracal_mandate::json::{self, Member};
 use caracal_mandate::jwks::Jwk;
+use caracal_mandate::mcp::{McpEntry, McpRule};
 use caracal_mandate::operation::{Operation, OperationEnforcement, PathMatch};
 use caracal_mandate::scope::Scope;
 use serde_json::{Map, Value};
@@ -96,12 +97,41 @@ fn read_resource(resource: &Value) -> Option<ResourceEntry> {
         operations: list(resource, "operations", read_operation).ok()?,
         enforcement,
         multi_use: json::flag(resource, "multi_use").ok()?.unwrap_or(false),
-        scopes: list(resource, "scopes", |scope| parse(scope, |text| Scope::new(text).ok())).ok()?,
+        scopes: read_scopes(resource, "scopes")?,
         upstream: match resource.get("upstream") {
             None => None,
             Some(upstream) => Some(read_upstream(upstream)?),
         },
+        mcp: match resource.get("mcp") {
+            None => None,
+            Some(mcp) => Some(read_mcp(mcp)?),
+        },
     })
+}
+
+fn read_mcp(mcp: &Value) -> Option<McpEntry> {
+    let perhaps = |name: &'static str| match mcp.get(name) {
+        None => Some(None),
+        Some(_) => read_scopes(mcp, name).map(Some),
+    };
+    Some(McpEntry {
+        path: json::text(mcp, "path").ok()?.to_owned(),
+        methods: list(mcp, "methods", read_rule).ok()?,
+        tools: list(mcp, "tools", read_rule).ok()?,
+        stream: perhaps("stream")?,
+        end: perhaps("end")?,
+        responses: perhaps("responses")?,
+        max_body_bytes: json::number(mcp, "max_body_bytes").ok()?,
+    })
+}
+
+fn read_rule(rule: &Value) -> Option<McpRule> {
+    json::required(rule, "scopes").ok()?;
+    Some(McpRule { name: json::text(rule, "name").ok()?.to_owned(), scopes: read_scopes(rule, "scopes")? })
+}
+
+fn read_scopes(value: &Value, name: &'static str) -> Option<Vec<Scope>> {
+    list(value, name, |scope| parse(scope, |text| Scope::new(text).ok())).ok()
 }
 
 fn read_upstream(upstream: &Value) -> Option<UpstreamEntry> {
@@ -237,7 +267,7 @@ fn write_resource(resource: &ResourceEntry) -> Value {
         ("multi_use", resource.multi_use.into()),
     ];
     push_list(&mut members, "operations", operations.collect());
-    push_list(&mut members, "scopes", resource.scopes.iter().map(|scope| string(scope.as_str())).collect());
+    push_list(&mut members, "scopes", write_scopes(&resource.scopes));
     if let Some(upstream) = &resource.upstream {
         // A kind of credential that is not known here was never read here either: only the STS knows it.
         let credential = match upstream.credential {
@@ -248,7 +278,31 @@ fn write_resource(resource: &ResourceEntry) -> Value {
         let upstream = vec![("url", string(&upstream.url)), ("credential", string(credential))];
         members.push(("upstream", object(upstream)));
     }
+    if let Some(mcp) = &resource.mcp {
+        members.push(("mcp", write_mcp(mcp)));
+    }
     object(members)
+}
+
+fn write_mcp(mcp: &McpEntry) -> Value {
+    let mut members = vec![("path", string(&mcp.path)), ("max_body_bytes", mcp.max_body_bytes.into())];
+    for (name, rules) in [("methods", &mcp.methods), ("tools", &mcp.tools)] {
+        let rules = rules.iter().map(|rule| {
+            object(vec![("name", string(&rule.name)), ("scopes", Value::Array(write_scopes(&rule.scopes)))])
+        });
+        push_list(&mut members, name, rules.collect());
+    }
+    for (name, scopes) in [("stream", &mcp.stream), ("end", &mcp.end), ("responses", &mcp.responses)] {
+        // None needed and not permitted at all are two things.
+        if let Some(scopes) = scopes {
+            members.push((name, Value::Array(write_scopes(scopes))));
+        }
+    }
+    object(members)
+}
+
+fn write_scopes(scopes: &[Scope]) -> Vec<Value> {
+    scopes.iter().map(|scope| string(scope.as_str())).collect()
 }
 
 fn anchor_members(anchor: &Anchor) -> Vec<(&'static str, Value)> {
@@ -311,7 +365,22 @@ mod tests {
             multi_use,
             scopes: vec![Scope::new("orders:read").unwrap()],
             upstream: Some(UpstreamEntry { url: "https://orders.internal".into(), credential }),
+            mcp: None,
         };
+        let rule = |name: &str, scopes: &[&str]| McpRule {
+            name: name.into(),
+            scopes: scopes.iter().map(|scope| Scope::new(*scope).unwrap()).collect(),
+        };
+        let mcp = McpEntry {
+            path: "/mcp".into(),
+            methods: vec![rule("ping", &[]), rule("tools/list", &["orders:read"])],
+            tools: vec![rule("find", &["orders:read", "orders:write"])],
+            stream: Some(vec![]),
+            end: None,
+            responses: Some(vec![Scope::new("orders:read").unwrap()]),
+            max_body_bytes: 4_096,
+        };
+        let speaks = |entry: ResourceEntry| ResourceEntry { mcp: Some(mcp.clone()), ..entry };
         FeedResponse {
             previous: Generation(4),
             generation: Generation(9),
@@ -325,7 +394,12 @@ mod tests {
                     policy_epoch: PolicyEpoch(3),
                     keys: Some(vec![key, bare]),
                     resources: vec![
-                        entry("resource://a", OperationEnforcement::Enforced, true, CredentialKind::None),
+                        speaks(entry(
+                            "resource://a",
+                            OperationEnforcement::Enforced,
+                            true,
+                            CredentialKind::None,
+                        )),
                         entry(
                             "resource://b",
                             OperationEnforcement::TransportUniform,
@@ -381,6 +455,13 @@ mod tests {
             ("/zones/0/resources/0/upstream/credential", json!("any")),
             ("/zones/0/resources/0/scopes/0", json!("a b")),
             ("/zones/0/resources/0/operations/1/match", json!("regex")),
+            ("/zones/0/resources/0/mcp", json!(null)),
+            ("/zones/0/resources/0/mcp/path", json!(1)),
+            ("/zones/0/resources/0/mcp/max_body_bytes", json!("4096")),
+            ("/zones/0/resources/0/mcp/stream", json!("orders:read")),
+            ("/zones/0/resources/0/mcp/tools/0/name", json!(null)),
+            ("/zones/0/resources/0/mcp/tools/0/scopes", json!(null)),
+            ("/zones/0/resources/0/mcp/methods/1/scopes/0", json!("a b")),
             ("/zones/0/revoked/0/kind", json!("planet")),
             ("/zones/0/revoked/0/id", json!("")),
             ("/zones/0/revoked/0/until", json!(null)),

@@ -171,14 +171,20 @@ fn judge(
             OperationRefusal::Undeclared => DenyReason::OperationNotPermitted,
         },
     )?;
-    if facts.role == Role::Gateway && !(entry.multi_use && mandate.claims.multi_use) {
-        return Ok(Verdict::Ask(mandate, Doubt::SingleUse));
+    let verdict = if facts.role == Role::Gateway && !(entry.multi_use && mandate.claims.multi_use) {
+        Verdict::Ask(mandate, Doubt::SingleUse)
+    } else {
+        match Freshness::of(mandate.claims.authority_epoch, zone.authority_epoch, zone.policy_epoch) {
+            Freshness::FilterBehind => Verdict::Ask(mandate, Doubt::FilterBehind),
+            Freshness::PolicyChanged => Verdict::Ask(mandate, Doubt::PolicyChanged),
+            Freshness::Settled => Verdict::Allow(mandate),
+        }
+    };
+    match &entry.mcp {
+        None => Ok(verdict),
+        Some(mcp) if mcp.path == operated_path => Ok(Verdict::Read(Box::new(verdict))),
+        Some(_) => Err(DenyReason::OperationNotPermitted),
     }
-    Ok(match Freshness::of(mandate.claims.authority_epoch, zone.authority_epoch, zone.policy_epoch) {
-        Freshness::FilterBehind => Verdict::Ask(mandate, Doubt::FilterBehind),
-        Freshness::PolicyChanged => Verdict::Ask(mandate, Doubt::PolicyChanged),
-        Freshness::Settled => Verdict::Allow(mandate),
-    })
 }
 
 fn bearer<'a>(values: &[&'a [u8]]) -> Result<&'a [u8], DenyReason> {

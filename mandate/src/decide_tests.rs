@@ -68,6 +68,7 @@ impl World {
             multi_use,
             scopes: vec![],
             upstream: None,
+            mcp: None,
         };
         let mut state = FeedState::default();
         let zone = ZoneFeed {
@@ -146,7 +147,7 @@ fn forever<T>(value: T) -> &'static T {
 fn reason(verdict: &Verdict) -> Option<DenyReason> {
     match verdict {
         Verdict::Deny(reason) => Some(*reason),
-        Verdict::Allow(_) | Verdict::Ask(..) => None,
+        Verdict::Allow(_) | Verdict::Ask(..) | Verdict::Read(_) => None,
     }
 }
 
@@ -312,6 +313,36 @@ fn multi_use_mandates_are_decided_by_epoch() {
             (other, _) => panic!("{epoch}: {other:?}"),
         }
         assert!(matches!(world.gateway(&token), Verdict::Ask(_, Doubt::SingleUse)));
+    }
+}
+
+#[test]
+fn a_resource_that_speaks_mcp_has_one_path_and_its_bodies_are_read() {
+    let mut world = World::new();
+    let mut entry = (**world
+        .state
+        .zone(&ZoneId::new("z1").unwrap())
+        .unwrap()
+        .resource(forever(ResourceIdentifier::new(RESOURCE).unwrap()))
+        .unwrap())
+    .clone();
+    let mcp = |path: &str| serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
+    for (enforcement, path, bound, expected) in [
+        (OperationEnforcement::Enforced, "/v1/orders", None, None),
+        (OperationEnforcement::Enforced, "/mcp", None, Some(DenyReason::OperationNotPermitted)),
+        (OperationEnforcement::TransportUniform, "/v1/orders", None, None),
+        (OperationEnforcement::TransportUniform, "/mcp", None, Some(DenyReason::OperationNotPermitted)),
+        (OperationEnforcement::TransportUniform, "/mcp", Some("GET /mcp"), None),
+    ] {
+        entry.enforcement = enforcement;
+        entry.mcp = Some(mcp(path));
+        world.update(ZoneFeed { resources: vec![entry.clone()], ..zone_feed(None) });
+        let token = world.token(|_| {});
+        let verdict = world.gateway_with(&format!("Bearer {token}"), |facts| facts.operation = bound);
+        assert_eq!(reason(&verdict), expected, "{path}");
+        let read =
+            matches!(&verdict, Verdict::Read(next) if matches!(**next, Verdict::Ask(_, Doubt::SingleUse)));
+        assert_eq!(read, expected.is_none(), "{verdict:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use crate::epoch::{AuthorityEpoch, Generation, PolicyEpoch};
 use crate::es256::PublicKey;
 use crate::id::{KeyId, ResourceIdentifier, ZoneId};
 use crate::jwks::Jwk;
+use crate::mcp::McpEntry;
 use crate::operation::{Operation, OperationEnforcement};
 use crate::scope::Scope;
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,9 @@ pub struct ResourceEntry {
     /// Where it is; absent where only the STS says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamEntry>,
+    /// What of MCP it declares; absent where it does not speak MCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp: Option<McpEntry>,
 }
 
 /// Where a gateway sends what it allows, and who knows the credential that goes along.
@@ -328,6 +332,7 @@ mod tests {
                 url: "http://orders".into(),
                 credential: CredentialKind::Mandate,
             }),
+            mcp: None,
         };
         let feed = ZoneFeed {
             keys: Some(vec![key]),

@@ -19,6 +19,7 @@ pub mod id;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod mcp;
 pub mod narrow;
 pub mod operation;
 pub mod path;

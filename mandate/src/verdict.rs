@@ -47,6 +47,8 @@ pub enum Verdict {
     Ask(Rc<VerifiedMandate>, Doubt),
     /// It is refused.
     Deny(DenyReason),
+    /// The body says what is asked for, so it has to be read and judged first. What is left then is this.
+    Read(Box<Self>),
 }
 
 macro_rules! deny_reasons {
@@ -118,6 +120,16 @@ deny_reasons! {
     MalformedBearer => "malformed_bearer", 401, "invalid_token", "malformed bearer token";
     /// A required claim is missing or malformed.
     MalformedClaims => "malformed_claims", 401, "invalid_token", "claims incomplete or malformed";
+    /// An MCP request has a body that is not `application/json` in UTF-8, or is encoded.
+    McpContent => "mcp_content", 415, "invalid_request", "mcp takes application/json without content-encoding";
+    /// The body of an MCP request is missing, no JSON-RPC, or could be read in two ways.
+    McpMalformed => "mcp_malformed", 400, "invalid_request", "not a well-formed mcp message";
+    /// The resource does not declare this MCP method.
+    McpMethod => "mcp_method", 403, "operation_not_permitted", "mcp method not permitted";
+    /// The resource does not declare this MCP tool.
+    McpTool => "mcp_tool", 403, "operation_not_permitted", "mcp tool not permitted";
+    /// The resource speaks MCP, and this filter is not configured to read bodies.
+    McpUnread => "mcp_unread", 503, "internal_error", "mcp is not enabled at this gateway";
     /// No bearer token.
     MissingBearer => "missing_bearer", 401, "invalid_token", "missing bearer token";
     /// No resource is named.

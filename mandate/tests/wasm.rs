@@ -37,6 +37,7 @@ fn state(key: &PublicKey, revoked: Vec<RevokedAnchor>) -> FeedState {
         multi_use: false,
         scopes: vec![],
         upstream: None,
+        mcp: None,
     };
     let zone = ZoneFeed {
         zone_id: ZoneId::new("z1").unwrap(),

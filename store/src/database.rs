@@ -78,6 +78,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "coordinator jobs", include_str!("../migrations/0010_coordinator_jobs.sql")),
     (11, "live sessions", include_str!("../migrations/0011_live_sessions.sql")),
     (13, "notification sinks", include_str!("../migrations/0013_notification_sinks.sql")),
+    (15, "mcp", include_str!("../migrations/0015_mcp.sql")),
 ];
 
 impl Store {

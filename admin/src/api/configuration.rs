@@ -314,7 +314,7 @@ fn connections() -> Routes<App> {
 
 fn resources() -> Routes<App> {
     let (all, one) = ("/v1/zones/{zone}/resources", "/v1/zones/{zone}/resources/{id}");
-    let scope = matching("^[!#-\\[\\]-~]{1,200}$");
+    let scope = matching(super::SCOPE);
     let operation = open_object(&[
         ("method?", text()),
         ("path?", text()),
@@ -330,6 +330,7 @@ fn resources() -> Routes<App> {
         ("operations?", maybe(list_of(operation, 0, 256))),
         ("operation_enforcement?", maybe(one_of(&["enforced", "transport_uniform"]))),
         ("mandate_use?", maybe(one_of(&["single", "multi"]))),
+        ("mcp?", maybe(super::mcp())),
         ("check?", flag()),
     ]);
     Routes::default()

@@ -9,7 +9,9 @@ mod reads;
 mod schemas;
 
 use crate::app::{self, App};
-use caracal_store::openapi::schema::{exactly, flag, maybe, named, number_of, object, text};
+use caracal_store::openapi::schema::{
+    exactly, flag, list_of, matching, maybe, named, number_of, object, text, text_of,
+};
 use caracal_store::openapi::{Document, Operation, Routes, Verb};
 use serde_json::{Value, json};
 
@@ -62,6 +64,8 @@ const RIGHT: &str = "x-caracal-right";
 /// What needs more than the right of the route, in words.
 const ELEVATED: &str = "x-caracal-elevated";
 const SCHEME: &str = "admin_token";
+/// A scope (RFC 6749 §3.3).
+const SCOPE: &str = "^[!#-\\[\\]-~]{1,200}$";
 
 /// An operation with its right, and the refusals that come of having one.
 fn operation(
@@ -130,6 +134,21 @@ impl Refusing for Operation {
         let formats = caracal_store::openapi::schema::one_of(&["json", "csv"]);
         self.query(&[("format?", formats)]).answers_as(200, "text/csv", text())
     }
+}
+
+/// What of MCP a resource declares.
+fn mcp() -> Value {
+    let scopes = || list_of(matching(SCOPE), 0, 64);
+    let rule = object(&[("name", text_of(1, 128)), ("scopes", scopes())]);
+    object(&[
+        ("path", text_of(1, 512)),
+        ("methods?", list_of(rule.clone(), 0, 64)),
+        ("tools?", list_of(rule, 0, 512)),
+        ("stream?", maybe(scopes())),
+        ("end?", maybe(scopes())),
+        ("responses?", maybe(scopes())),
+        ("max_body_bytes?", number_of(1, 524_288)),
+    ])
 }
 
 /// Every route.

@@ -77,6 +77,7 @@ fn of_configuration() -> Vec<(&'static str, Value)> {
         ("operations", list(named("ResourceOperation"))),
         ("operation_enforcement", one_of(&["enforced", "transport_uniform"])),
         ("mandate_use", one_of(&["single", "multi"])),
+        ("mcp", maybe(named("ResourceMcp"))),
         ("archived_at", maybe(time())),
     ]);
     let operation = object(&[
@@ -108,6 +109,7 @@ fn of_configuration() -> Vec<(&'static str, Value)> {
         ("ProviderCheck", object(&[("status", text()), ("detail", text()), ("checked_at", time())])),
         ("Resource", resource),
         ("ResourceOperation", operation),
+        ("ResourceMcp", super::mcp()),
     ]
 }
 

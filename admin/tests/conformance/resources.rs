@@ -205,3 +205,78 @@ async fn admin_18_23_no_address_is_called_that_is_not_public() {
         (&json!("config_error"), &json!("egress_address_refused"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mcp_of_a_resource_is_read_strictly_and_stays_within_its_scopes() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let provider = bench.provider(&zone, "p").await;
+    let path = format!("/v1/zones/{zone}/resources");
+    let mcp = json!({
+        "path": "/mcp", "methods": [{ "name": "tools/list", "scopes": [] }],
+        "tools": [{ "name": "find", "scopes": ["a", "b"] }], "stream": ["a"], "responses": [], "max_body_bytes": 1024,
+    });
+    let mut body = resource(&provider, "resource://x");
+    assert_eq!(bench.post(&path, body.clone()).await.ok()["mcp"], Value::Null);
+    body["identifier"] = json!("resource://tools");
+    body["mcp"] = mcp.clone();
+    let made = bench.post(&path, body.clone()).await.ok();
+    assert_eq!(made["mcp"], mcp);
+    let one = format!("{path}/{}", id(&made));
+    let with = |pointer: &str, value: Value| {
+        let mut mcp = mcp.clone();
+        let (above, name) = pointer.rsplit_once('/').unwrap();
+        mcp.pointer_mut(above).unwrap()[name] = value;
+        mcp
+    };
+    let twice = json!([{ "name": "find", "scopes": [] }, { "name": "find", "scopes": [] }]);
+    let many: Vec<Value> = (0..513).map(|n| json!({ "name": format!("t{n}"), "scopes": [] })).collect();
+    for (wrong, place) in [
+        (with("/path", json!("mcp")), "mcp.path"),
+        (with("/path", json!("/a/../mcp")), "mcp.path"),
+        (with("/path", json!("/m%63p")), "mcp.path"),
+        (with("/tools", twice), "mcp.tools[1].name"),
+        (with("/tools", json!(many)), "mcp.tools"),
+        (with("/tools", json!([{ "name": "", "scopes": [] }])), "mcp.tools[0].name"),
+        (with("/tools", json!([{ "name": "x\ny", "scopes": [] }])), "mcp.tools[0].name"),
+        (with("/tools", json!([{ "name": "x".repeat(129), "scopes": [] }])), "mcp.tools[0].name"),
+        (with("/tools", json!([{ "name": "x", "scopes": ["c"] }])), "mcp.tools[0].scopes"),
+        (with("/methods", json!([{ "name": "tools/call", "scopes": [] }])), "mcp.methods[0].name"),
+        (with("/stream", json!(["c"])), "mcp.stream"),
+        (with("/end", json!(["c"])), "mcp.end"),
+        (with("/responses", json!(["c"])), "mcp.responses"),
+        (with("/max_body_bytes", json!(0)), "mcp.max_body_bytes"),
+        (with("/max_body_bytes", json!(524_289)), "mcp.max_body_bytes"),
+        (with("/tool", json!([])), "tool"),
+        (json!({}), "path"),
+        (json!("mcp"), "mcp"),
+    ] {
+        for answer in [
+            bench.patch(&one, json!({ "mcp": wrong })).await,
+            bench.post(&path, extended(&body, &wrong)).await,
+        ] {
+            assert_eq!(answer.code(), (400, "invalid_resource"), "{wrong}");
+            assert!(
+                answer.body["error_description"].as_str().unwrap().contains(place),
+                "{wrong}: {}",
+                answer.body
+            );
+        }
+    }
+    // Scopes cannot be taken away under what needs them.
+    let narrowed = json!({ "scopes": ["a"] });
+    assert_eq!(bench.patch(&one, narrowed).await.code(), (400, "invalid_resource"));
+    assert_eq!(
+        bench.patch(&one, json!({ "name": "tools" })).await.ok()["mcp"],
+        mcp,
+        "what is not named stays"
+    );
+    assert_eq!(bench.patch(&one, json!({ "mcp": null })).await.ok()["mcp"], Value::Null);
+}
+
+fn extended(body: &Value, mcp: &Value) -> Value {
+    let mut body = body.clone();
+    body["identifier"] = json!("resource://new");
+    body["mcp"] = mcp.clone();
+    body
+}

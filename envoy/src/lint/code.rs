@@ -110,7 +110,7 @@ codes! {
     /// The pause of the filter lets filters go on.
     HeadersStopIteration "headers_stop_iteration"
         "a paused request must stop altogether until the decision is there"
-        "leave allow_on_headers_stop_iteration out"
+        "leave allow_on_headers_stop_iteration out, but with mcp: true"
     /// Bad messages do not end the connection.
     InvalidMessages "invalid_messages"
         "a connection lives on after a message that is not HTTP, which helps request smuggling"
@@ -127,6 +127,10 @@ codes! {
     LocalReply "local_reply"
         "while the module is down callers get an empty 503, not the error body that clients read"
         "a local_reply_config with a mapper for wasm_fail_stream"
+    /// Bodies are to be read, and Envoy shows the module none.
+    McpBodies "mcp_bodies"
+        "Envoy shows the module no body before the headers have passed, so that MCP requests wait until they time out"
+        "allow_on_headers_stop_iteration: true beside mcp: true; under Istio or Envoy Gateway an EnvoyFilter or EnvoyPatchPolicy with the whole plugin"
     /// Envoy changes the path.
     PathRewriting "path_rewriting"
         "the path that is judged is not the path that was sent"

@@ -116,6 +116,10 @@ fn told(module: &Place<'_>, name: &str, report: &mut Report) -> Option<FilterCon
             if filter.feed == FeedSource::Singleton {
                 report.add(Code::FeedMissing, &config);
             }
+            // Neither resource has a field for what reading needs.
+            if filter.mcp {
+                report.add(Code::McpBodies, &config);
+            }
             Some(*filter)
         }
         Config::Feed(_) => {

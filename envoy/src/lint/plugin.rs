@@ -33,13 +33,15 @@ pub(crate) fn judge(plugin: &Place<'_>, report: &mut Report) {
     } else if !plugin.is_one_of("failure_policy", &[("FAIL_RELOAD", 1), ("FAIL_CLOSED", 2)]) {
         report.add(Code::FailurePolicy, plugin);
     }
-    if plugin.is_true("allow_on_headers_stop_iteration") {
-        report.add(Code::HeadersStopIteration, plugin);
-    }
     if let Some(vm) = plugin.get("vm_config") {
         judge_vm(&vm, report);
     }
-    parse(plugin, report);
+    let reads = matches!(parse(plugin, report), Some(Config::Filter(filter)) if filter.mcp);
+    match (plugin.is_true("allow_on_headers_stop_iteration"), reads) {
+        (true, false) => report.add(Code::HeadersStopIteration, plugin),
+        (false, true) => report.add(Code::McpBodies, plugin),
+        (true, true) | (false, false) => {}
+    }
 }
 
 fn judge_vm(vm: &Place<'_>, report: &mut Report) {

@@ -50,7 +50,7 @@ impl Request {
         self.write_record();
         let request_id = self.inbound.request_id();
         let challenge =
-            discovery::challenge(&self.worker, &self.inbound, &refusal, self.missing_scope.as_ref());
+            discovery::challenge(&self.worker, &self.inbound, &refusal, self.missing_scope.as_deref());
         let mut headers = vec![("content-type", "application/json"), ("x-request-id", request_id)];
         headers.extend(challenge.as_deref().map(|challenge| ("www-authenticate", challenge)));
         host.reply(refusal.status, &headers, refusal.body(request_id).as_bytes());

@@ -1,6 +1,7 @@
 //! One request, from its headers to its end.
 //!
-//! A request is `New`, then `Asking` while the STS is asked, and ends up `Forwarded` or `Refused`.
+//! A request is `New`, then `Reading` where its body says what is asked for, then `Asking` while the STS is asked, and ends
+//! up `Forwarded` or `Refused`.
 //! [`Flow::Continue`] on the way to the upstream comes from `Forwarded` only. One function enters that stage, and it is
 //! called for a verdict that allows without doubt, and for one whose doubt the STS took away: just now, or when it was
 //! asked about the same mandate under the same policy.
@@ -10,11 +11,12 @@
 
 mod asking;
 mod ending;
+mod reading;
 
 use std::rc::Rc;
 
 use caracal_mandate::anchor::Anchor;
-use caracal_mandate::scope::Scope;
+use caracal_mandate::decide::Decision;
 use caracal_mandate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
 
 use crate::bind::{self, Route};
@@ -26,6 +28,7 @@ use crate::host::{AnswerSize, CallToken, Host};
 use crate::known::Case;
 use crate::metrics;
 use crate::record::Record;
+use crate::reply::Refusal;
 use crate::root::Worker;
 use asking::Asking;
 
@@ -40,6 +43,8 @@ pub enum Flow {
 
 enum Stage {
     New,
+    /// The body is gathered, up to so many bytes.
+    Reading(usize),
     Asking(Box<Asking>),
     Forwarded(Rc<VerifiedMandate>),
     /// It would be refused, and passes because the operator only tries the rules out.
@@ -57,8 +62,10 @@ pub struct Request {
     body_bytes: u64,
     record: Record,
     admission: Option<Admission>,
-    /// The scope that the request needs and its mandate lacks.
-    missing_scope: Option<Scope>,
+    /// The scopes that the request needs, of which its mandate lacks one.
+    missing_scope: Option<String>,
+    /// Whether no more of the body is to come.
+    ended: bool,
 }
 
 impl Request {
@@ -75,7 +82,13 @@ impl Request {
             record,
             admission: None,
             missing_scope: None,
+            ended: false,
         }
+    }
+
+    /// No more of the body is to come after what is handled next.
+    pub fn without_body(&mut self) {
+        self.ended = true;
     }
 
     fn host(&self) -> &dyn Host {
@@ -112,10 +125,13 @@ impl Request {
         if admission == Admission::Backlog {
             return self.refuse(DenyReason::AuditBacklog);
         }
-        let decision = match bind::judge(&self.worker, &self.route, &self.inbound) {
-            Ok(decision) => decision,
-            Err(reason) => return self.refuse(reason),
-        };
+        let flow = self.decide().and_then(|decision| self.act(decision));
+        flow.unwrap_or_else(|refusal| self.refuse(refusal))
+    }
+
+    /// Decides by what is here, and writes down who asks.
+    fn decide(&mut self) -> Result<Decision, Refusal> {
+        let decision = bind::judge(&self.worker, &self.route, &self.inbound)?;
         self.record.decision(decision.resource.as_ref(), decision.mandate.as_deref());
         if let Some(mandate) = &decision.mandate {
             let session = mandate.claims.agent_session_id.as_ref().map_or("", |session| session.as_str());
@@ -123,26 +139,42 @@ impl Request {
             self.host().filter_state("caracal.application", mandate.claims.client_id.as_str());
             self.host().filter_state("caracal.session", session);
         }
-        self.missing_scope = decision.missing_scope.clone();
-        let verdict = decision.verdict.clone();
-        let flow = match (verdict, Case::of(decision)) {
-            (Verdict::Deny(reason), _) => Err(reason.into()),
-            (Verdict::Allow(_), Some(case)) => self.settled(case),
-            (Verdict::Ask(_, Doubt::SingleUse), Some(case)) => {
-                self.ask(case, Doubt::SingleUse, Question::Exchange { burn: true })
-            }
-            (Verdict::Ask(_, doubt), Some(case)) => self.doubtful(case, doubt),
-            (Verdict::Allow(_) | Verdict::Ask(..), None) => Err(DenyReason::Internal.into()),
-        };
-        flow.unwrap_or_else(|refusal| self.refuse(refusal))
+        self.missing_scope = decision.missing_scope.as_ref().map(ToString::to_string);
+        Ok(decision)
     }
 
-    /// Part of the request's body. Refuses what exceeds the limit.
+    /// Goes on with what was decided about the headers.
+    fn act(&mut self, decision: Decision) -> Result<Flow, Refusal> {
+        let verdict = decision.verdict.clone();
+        match (verdict, Case::of(decision)) {
+            (Verdict::Deny(reason), _) => Err(reason.into()),
+            (Verdict::Read(next), Some(case)) => self.read_first(case, *next),
+            (verdict, Some(case)) => self.go_on(case, verdict),
+            (_, None) => Err(DenyReason::Internal.into()),
+        }
+    }
+
+    /// Goes on with a request of which everything was judged.
+    fn go_on(&mut self, case: Case, verdict: Verdict) -> Result<Flow, Refusal> {
+        match verdict {
+            Verdict::Deny(reason) => Err(reason.into()),
+            Verdict::Allow(_) => self.settled(case),
+            Verdict::Ask(_, Doubt::SingleUse) => {
+                self.ask(case, Doubt::SingleUse, Question::Exchange { burn: true })
+            }
+            Verdict::Ask(_, doubt) => self.doubtful(case, doubt),
+            Verdict::Read(_) => Err(DenyReason::Internal.into()),
+        }
+    }
+
+    /// Part of the request's body; all of it so far while the request is held back. Refuses what exceeds the limit.
     pub fn on_request_body(&mut self, bytes: usize) -> Flow {
         let revoked = match &self.stage {
             Stage::Forwarded(mandate) => self.revoked(mandate),
             Stage::Tried => return Flow::Continue,
-            Stage::New | Stage::Asking(_) | Stage::Refused => return Flow::Pause,
+            Stage::Reading(most) => return self.read_on(bytes, *most),
+            Stage::Asking(_) => return self.held_back(bytes),
+            Stage::New | Stage::Refused => return Flow::Pause,
         };
         if revoked {
             return self.refuse(DenyReason::Revoked);
@@ -156,7 +188,12 @@ impl Request {
 
     /// The request's trailers.
     pub fn on_request_trailers(&mut self) -> Flow {
-        if matches!(self.stage, Stage::Forwarded(_) | Stage::Tried) { Flow::Continue } else { Flow::Pause }
+        match self.stage {
+            Stage::Forwarded(_) | Stage::Tried => Flow::Continue,
+            // Nobody judges them.
+            Stage::Reading(_) => self.refuse(DenyReason::McpMalformed),
+            Stage::New | Stage::Asking(_) | Stage::Refused => Flow::Pause,
+        }
     }
 
     /// The STS answered. Answers to anything but the call under way change nothing.
@@ -182,7 +219,7 @@ impl Request {
         let exp = match &self.stage {
             Stage::Forwarded(mandate) => mandate.claims.exp,
             Stage::Tried => 0,
-            Stage::New | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
+            Stage::New | Stage::Reading(_) | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
         };
         let status = forward::clean_response(&self.worker, &self.inbound, exp);
         self.record.answered(self.host().now(), status);
@@ -214,7 +251,7 @@ impl Request {
     pub fn on_end(&mut self) {
         match &self.stage {
             Stage::New | Stage::Refused | Stage::Tried => {}
-            Stage::Asking(_) => self.record.cancelled(),
+            Stage::Reading(_) | Stage::Asking(_) => self.record.cancelled(),
             Stage::Forwarded(_) => self.host().count(metrics::ALLOWED, 1),
         }
         self.write_record();

@@ -66,6 +66,7 @@ pub(crate) struct Replied {
 pub(crate) struct FakeHost {
     pub(crate) now: Cell<u64>,
     pub(crate) request: RefCell<Headers>,
+    pub(crate) body: RefCell<Vec<u8>>,
     pub(crate) response: RefCell<Headers>,
     pub(crate) shared: RefCell<HashMap<String, Vec<u8>>>,
     pub(crate) environment: RefCell<HashMap<String, String>>,
@@ -136,6 +137,10 @@ impl Host for FakeHost {
     }
     fn remove_header(&self, direction: Direction, name: &str) {
         self.map(direction).borrow_mut().retain(|(header, _)| header != name);
+    }
+    fn request_body(&self, size: usize) -> Vec<u8> {
+        let body = self.body.borrow();
+        body.get(..size).unwrap_or(&body).to_vec()
     }
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         self.properties.borrow().get(&path.join("/")).cloned()
@@ -257,6 +262,8 @@ impl World {
                  "upstream": {"url": "http://derived.example", "credential": "mandate"}},
                 {"identifier": "resource://keyed", "enforcement": "transport_uniform", "multi_use": true,
                  "upstream": {"url": "http://keyed.example", "credential": "brokered"}},
+                speaks_mcp("resource://tools", false),
+                speaks_mcp("resource://reused-tools", true),
             ],
         })
     }
@@ -304,7 +311,8 @@ impl World {
             "iss": ISSUER, "sub": "a1", "aud": [ISSUER], "exp": now + 300, "iat": now, "jti": "j1", "zone_id": "z1",
             "client_id": "a1", "scope": "orders:read", "sid": "S2", "root_sid": "S1", "use": "gateway",
             "sub_type": "application", "target": [
-                RESOURCE, "resource://multi", "resource://open", "resource://derived", "resource://keyed"], "agent_session_id": "T",
+                RESOURCE, "resource://multi", "resource://open", "resource://derived", "resource://keyed",
+                "resource://tools", "resource://reused-tools"], "agent_session_id": "T",
             "authority_epoch": 3,
         })
     }
@@ -391,6 +399,20 @@ impl World {
     pub(crate) fn granted(&self, directive: &Value) -> Answer {
         json_answer(200, &json!({"access_token": "derived", "upstreams": {RESOURCE: directive}}))
     }
+}
+
+fn speaks_mcp(identifier: &str, multi_use: bool) -> Value {
+    json!({
+        "identifier": identifier, "enforcement": "transport_uniform", "multi_use": multi_use,
+        "upstream": {"url": "http://tools.example", "credential": "none"},
+        "mcp": {
+            "path": "/mcp", "max_body_bytes": 1000, "stream": [],
+            "methods": [
+                {"name": "initialize", "scopes": []}, {"name": "tools/list", "scopes": ["orders:read"]}],
+            "tools": [
+                {"name": "find", "scopes": ["orders:read"]}, {"name": "move", "scopes": ["orders:read", "orders:write"]}],
+        },
+    })
 }
 
 pub(crate) fn anchor(session: &str) -> Value {

@@ -52,6 +52,16 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -
     serde_json::from_str(&text).map_err(|error| StoreError::corrupt(format!("{column}: {error}")))
 }
 
+/// A column that holds JSON or nothing.
+pub(crate) fn json_opt<T: serde::de::DeserializeOwned>(
+    row: &AnyRow,
+    column: &str,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = row.try_get(column)?;
+    let parse = |text: String| serde_json::from_str(&text);
+    text.map(parse).transpose().map_err(|error| StoreError::corrupt(format!("{column}: {error}")))
+}
+
 /// A column that holds 0 or 1.
 pub(crate) fn flag(row: &AnyRow, column: &str) -> Result<bool, StoreError> {
     let number: i64 = row.try_get(column)?;

@@ -1,9 +1,10 @@
 //! Resources and the providers of their credentials.
 
-use super::{json, parsed, parsed_opt};
+use super::{json, json_opt, parsed, parsed_opt};
 use crate::StoreError;
 use caracal_mandate::feed::ResourceEntry;
 use caracal_mandate::id::{ResourceId, ResourceIdentifier, ZoneId};
+use caracal_mandate::mcp::McpEntry;
 use caracal_mandate::operation::{Operation, OperationEnforcement};
 use caracal_mandate::scope::{LIFECYCLE, ScopeSet};
 use sqlx::{AnyConnection, Row as _};
@@ -29,6 +30,8 @@ pub struct Resource {
     pub enforcement: OperationEnforcement,
     /// May a mandate for it be used more than once?
     pub multi_use: bool,
+    /// What of MCP it declares, if it speaks MCP.
+    pub mcp: Option<McpEntry>,
 }
 
 /// A provider of credentials.
@@ -43,7 +46,7 @@ pub struct Provider {
 }
 
 const COLUMNS: &str = "id, zone_id, identifier, upstream_url, scopes_json, credential_provider_id, operations_json, \
-                       operation_enforcement, mandate_use";
+                       operation_enforcement, mandate_use, mcp_json";
 
 impl Resource {
     /// The resource with this identifier or row id, unless it is archived (contract sts §12.1).
@@ -84,6 +87,7 @@ impl Resource {
             multi_use: self.multi_use,
             scopes: self.scopes.iter().cloned().collect(),
             upstream: None,
+            mcp: self.mcp.clone(),
         }
     }
 
@@ -104,6 +108,7 @@ impl Resource {
                 OperationEnforcement::Enforced
             },
             multi_use: mandate_use == "multi",
+            mcp: json_opt(row, "mcp_json")?,
         })
     }
 }

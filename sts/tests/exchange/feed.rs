@@ -78,7 +78,7 @@ async fn a_delta_tells_what_changed_and_no_more() {
     world.change("SELECT 1", Change::Restored { anchors: session_anchor("T") }).await;
     world
         .change(
-            "UPDATE resources SET mandate_use = 'multi' WHERE id = 'R1'",
+            "UPDATE resources SET mandate_use = 'multi', mcp_json = '{\"path\":\"/mcp\"}' WHERE id = 'R1'",
             Change::Resource { id: "R1".into() },
         )
         .await;
@@ -96,6 +96,8 @@ async fn a_delta_tells_what_changed_and_no_more() {
     assert!(zone.keys.is_none());
     assert_eq!(zone.resources.len(), 1);
     assert!(zone.resources[0].multi_use);
+    let mcp = zone.resources[0].mcp.as_ref().unwrap();
+    assert_eq!((mcp.path.as_str(), mcp.max_body_bytes), ("/mcp", 65_536));
     assert_eq!(zone.removed_resources.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["resource://peer"]);
 
     let middle = world.poll(&format!("gateway=g1&since={}", start + 2)).await;

@@ -114,6 +114,9 @@ pub(crate) struct UpOptions {
     /// Let the gateway read the bodies of MCP requests. A body that comes while the STS is asked may have 1 MiB then.
     #[arg(long, env = "CARACAL_MCP")]
     pub(crate) mcp: bool,
+    /// Protocols that requests may upgrade to at the gateway, as `websocket`.
+    #[arg(long, env = "CARACAL_UPGRADES", value_name = "PROTOCOLS", value_delimiter = ',')]
+    pub(crate) upgrades: Vec<String>,
     /// How many mandates a minute an application may mint for one resource.
     #[arg(long, env = "STS_MINT_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(i64).range(1..))]

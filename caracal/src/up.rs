@@ -105,6 +105,7 @@ fn bootstrap(
     bootstrap.audit = reach(services.addresses.audit);
     bootstrap.admin = Admin::Socket(admin);
     bootstrap.mcp = options.mcp;
+    bootstrap.upgrades.clone_from(&options.upgrades);
     let addresses = services.addresses;
     let own = [addresses.admin, addresses.sts, addresses.coordinator, addresses.audit];
     bootstrap.protected = own.into_iter().map(reach).collect();

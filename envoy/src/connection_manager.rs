@@ -43,7 +43,7 @@ pub(crate) fn filter(options: &BootstrapOptions) -> Value {
         ),
         Shape::Sidecar(_) => (vec![wasm::filter(options), router()], vec![upstream()]),
     };
-    json!({
+    let mut manager = json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -81,7 +81,15 @@ pub(crate) fn filter(options: &BootstrapOptions) -> Value {
                 "virtual_hosts": [{"name": "caracal", "domains": ["*"], "routes": routes}],
             },
         },
-    })
+    });
+    // What Envoy lets upgrade, the filter judges.
+    if let (false, Some(config)) =
+        (options.upgrades.is_empty(), manager.get_mut("typed_config").and_then(Value::as_object_mut))
+    {
+        let upgrades = options.upgrades.iter().map(|protocol| json!({"upgrade_type": protocol})).collect();
+        config.insert("upgrade_configs".to_owned(), upgrades);
+    }
+    manager
 }
 
 /// The filter and nobody else chose this cluster. Anything but an exact match falls through to

@@ -128,6 +128,8 @@ pub struct BootstrapOptions {
     /// Whether the filter reads the bodies of MCP requests. Then a body that comes while the STS is asked is held in
     /// memory up to the buffer limit (1 MiB), and refused beyond it.
     pub mcp: bool,
+    /// The protocols that requests may upgrade to, as `websocket`.
+    pub upgrades: Vec<String>,
     /// Who polls the feed.
     pub feed: FeedSource,
     /// Where Envoy writes one line of JSON for each request: who acted, and what was decided, without path and query.
@@ -154,6 +156,7 @@ impl BootstrapOptions {
             feed_wait_s: 10,
             max_body_bytes: 10 * 1024 * 1024,
             mcp: false,
+            upgrades: Vec::new(),
             feed: FeedSource::default(),
             access_log: None,
         }

@@ -89,6 +89,9 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
     if let (true, Some(members)) = (options.mcp, configuration.as_object_mut()) {
         members.insert("mcp".to_owned(), json!(true));
     }
+    if let (false, Some(members)) = (options.upgrades.is_empty(), configuration.as_object_mut()) {
+        members.insert("upgrades".to_owned(), json!(options.upgrades));
+    }
     let specific = match &options.shape {
         Shape::Gateway(gateway) => {
             let mut specific = json!({"role": "gateway", "binding": "header"});

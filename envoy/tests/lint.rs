@@ -35,6 +35,12 @@ fn sidecar() -> Value {
     render(&sidecar_options())
 }
 
+fn websocket() -> Value {
+    let mut options = sidecar_options();
+    options.upgrades = vec!["websocket".into()];
+    render(&options)
+}
+
 /// What a module is told where workers follow the feed.
 fn told() -> Value {
     json!({
@@ -78,7 +84,16 @@ fn what_we_render_passes() {
     workers.feed = FeedSource::Workers;
     let mut reads = sidecar_options();
     reads.mcp = true;
-    for good in [gateway(), sidecar(), render(&workers), render(&reads), istio(), envoy_gateway()] {
+    for good in [
+        gateway(),
+        sidecar(),
+        behind_jwt_authn(),
+        websocket(),
+        render(&workers),
+        render(&reads),
+        istio(),
+        envoy_gateway(),
+    ] {
         assert_eq!(found(&good), []);
     }
 }
@@ -112,11 +127,38 @@ const ROUTES: &str = "~/route_config/virtual_hosts/0/routes";
 /// The document with each change made: where, and what is put there (`null` takes it away).
 fn changed(mut document: Value, changes: &[(&str, Value)]) -> Value {
     for (pointer, value) in changes {
-        let pointer = pointer.replace("PLUGIN", PLUGIN).replace("ROUTES", ROUTES);
+        let pointer =
+            pointer.replace("PLUGIN", PLUGIN).replace("ROUTES", ROUTES).replace("PROVIDER", PROVIDER);
         *place(&mut document, &pointer) = value.clone();
     }
     document
 }
+
+fn behind_jwt_authn() -> Value {
+    let mut document = sidecar();
+    let filters = document.pointer_mut(&format!("{MANAGER}/http_filters")).unwrap().as_array_mut().unwrap();
+    let told = filters[0].pointer_mut("/typed_config/config/configuration/value").unwrap();
+    let mut changed: Value = serde_json::from_str(told.as_str().unwrap()).unwrap();
+    changed["jwt_authn_payload"] = json!("caracal");
+    *told = json!(changed.to_string());
+    let mut jwt_authn = other_filter("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication");
+    jwt_authn["typed_config"]["providers"] =
+        json!({"caracal": {"issuer": "http://sts", "forward": true, "payload_in_metadata": "caracal"}});
+    filters.insert(0, jwt_authn);
+    document
+}
+
+/// The same behind a filter that takes metadata from headers of the caller.
+fn behind_another_writer() -> Value {
+    let mut document = behind_jwt_authn();
+    let filters = document.pointer_mut(&format!("{MANAGER}/http_filters")).unwrap().as_array_mut().unwrap();
+    let mut writer = other_filter("envoy.extensions.filters.http.header_to_metadata.v3.Config");
+    writer["typed_config"]["request_rules"] = json!([{"header": "x", "on_header_present": {"metadata_namespace": "envoy.filters.http.jwt_authn", "key": "caracal"}}]);
+    filters.insert(0, writer);
+    document
+}
+
+const PROVIDER: &str = "~/http_filters/0/typed_config/providers/caracal";
 
 fn told_text(change: impl FnOnce(&mut Value)) -> Value {
     let mut told = told();
@@ -189,6 +231,18 @@ fn plugin_cases() -> Vec<Case> {
                 told_text(|told| told["audit"]["on_backlog"] = json!("allow")),
             )],
         ),
+        ("jwt_authn_missing", behind_jwt_authn, vec![("PROVIDER/payload_in_metadata", json!("other"))]),
+        ("jwt_authn_missing", behind_jwt_authn, vec![("~/http_filters/0/typed_config", json!(null))]),
+        ("jwt_authn_trust", behind_jwt_authn, vec![("PROVIDER/issuer", json!(null))]),
+        (
+            "jwt_authn_trust",
+            behind_jwt_authn,
+            vec![(
+                "~/http_filters/0/typed_config/providers/other",
+                json!({"issuer": "http://other", "forward": true, "payload_in_metadata": "caracal"}),
+            )],
+        ),
+        ("jwt_authn_trust", behind_another_writer, vec![]),
         ("feed_missing", sidecar, vec![("/bootstrap_extensions", json!(null))]),
         ("feed_missing", sidecar, vec![("PLUGIN/vm_config/vm_id", json!("another"))]),
         ("feed_missing", sidecar, vec![("/bootstrap_extensions/0/typed_config/singleton", json!(false))]),
@@ -227,6 +281,16 @@ fn manager_cases() -> Vec<Case> {
         ("server_header", sidecar, vec![("~/server_header_transformation", json!(null))]),
         ("upgrades", sidecar, vec![("~/upgrade_configs", json!([{"upgrade_type": "websocket"}]))]),
         ("upgrades", sidecar, vec![("ROUTES/0/route/upgrade_configs", json!([{"upgrade_type": "CONNECT"}]))]),
+        (
+            "upgrades",
+            websocket,
+            vec![("~/upgrade_configs", json!([{"upgrade_type": "websocket"}, {"upgrade_type": "spdy/3.1"}]))],
+        ),
+        (
+            "upgrades",
+            websocket,
+            vec![("~/upgrade_configs", json!([{"upgrade_type": "websocket", "filters": [{"name": "x"}]}]))],
+        ),
         ("chunked_length", sidecar, vec![("~/http_protocol_options", json!({"allow_chunked_length": true}))]),
         ("invalid_messages", sidecar, vec![("~/stream_error_on_invalid_http_message", json!(true))]),
         ("local_reply", sidecar, vec![("~/local_reply_config", json!(null))]),

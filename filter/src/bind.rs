@@ -53,7 +53,11 @@ pub(crate) fn judge(worker: &Worker, route: &Route, inbound: &Inbound) -> Result
         operation: route.operation.as_deref(),
         now,
     };
-    Ok(decide(&facts, state, &mut worker.signatures.borrow_mut(), &worker.verifier))
+    let decision = decide(&facts, state, &mut worker.signatures.borrow_mut(), &worker.verifier);
+    if decision.mandate.as_ref().is_some_and(|mandate| !worker.verifier.stands(&mandate.claims)) {
+        return Err(DenyReason::JwtAuthnMissing);
+    }
+    Ok(decision)
 }
 
 /// What the operator wrote at the route, where the binding is `metadata`.

@@ -1,6 +1,7 @@
 //! The plugin configuration: strict JSON, parsed once. Whatever is unknown, missing or out of range is
 //! an error that names the field, and Envoy then refuses the listener.
 
+use caracal_mandate::header;
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::Value;
 
@@ -150,6 +151,8 @@ pub struct FilterConfig {
     pub max_body_bytes: u64,
     /// Whether the mandate stays in the request (resource role only).
     pub forward_mandate: bool,
+    /// Where `jwt_authn` leaves the payload that it verified (`payload_in_metadata`); `None`: signatures are verified here.
+    pub jwt_authn_payload: Option<String>,
     /// How many verified tokens a worker remembers.
     pub signature_cache: usize,
     /// Whether requests that would be refused pass, and are only counted and written down (resource role only).
@@ -161,6 +164,8 @@ pub struct FilterConfig {
     /// Whether bodies of MCP requests are read. Envoy has to let the module see a body before it passes the headers on
     /// (`allow_on_headers_stop_iteration`).
     pub mcp: bool,
+    /// The protocols that a request may upgrade to, in lower case.
+    pub upgrades: Vec<String>,
     /// How the feed is followed.
     pub feed: FeedSource,
     /// The cluster for upstreams without TLS (gateway role only).
@@ -247,11 +252,13 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
         max_feed_age_ms: fields.number("max_feed_age_ms", 30_000, 1_000..=600_000)?,
         max_body_bytes: fields.number("max_body_bytes", 10 * 1024 * 1024, 1..=1 << 40)?,
         forward_mandate,
+        jwt_authn_payload: fields.text("jwt_authn_payload")?,
         signature_cache: fields.size("signature_cache", 4_096, 0..=1 << 20)?,
         dry_run: dry_run(fields, role)?,
         resource_metadata: fields.flag("resource_metadata")?.unwrap_or(true),
         public_url: fields.text("public_url")?.map(|url| public_url(&url)).transpose()?,
         mcp: fields.flag("mcp")?.unwrap_or(false),
+        upgrades: upgrades(fields)?,
         feed: feed_source(fields)?,
         plain_cluster: fields.text("plain_cluster")?.unwrap_or_else(|| "dfp_plain".to_owned()),
         tls_cluster: fields.text("tls_cluster")?.unwrap_or_else(|| "dfp_tls".to_owned()),
@@ -283,6 +290,22 @@ fn public_url(url: &str) -> Result<PublicUrl, ConfigError> {
         origin: origin.to_owned(),
         path: if path == "/" { String::new() } else { path.to_owned() },
     })
+}
+
+fn upgrades(fields: &mut Fields) -> Result<Vec<String>, ConfigError> {
+    let bad = || invalid("upgrades", "is not a list of protocol names in lower case, each once");
+    let Some(value) = fields.take("upgrades") else { return Ok(Vec::new()) };
+    let mut upgrades: Vec<String> = Vec::new();
+    for item in value.as_array().ok_or_else(bad)? {
+        let name = item.as_str().ok_or_else(bad)?;
+        let token = header::is_token(name.as_bytes()) && !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        // CONNECT is a method: what it would open is no upgrade.
+        if !token || name == "connect" || upgrades.iter().any(|known| known == name) {
+            return Err(bad());
+        }
+        upgrades.push(name.to_owned());
+    }
+    Ok(upgrades)
 }
 
 fn feed_source(fields: &mut Fields) -> Result<FeedSource, ConfigError> {
@@ -396,6 +419,14 @@ mod tests {
             ("max_feed_age_ms", json!("30000"), "max_feed_age_ms"),
             ("dry_run", json!("yes"), "dry_run"),
             ("mcp", json!("yes"), "mcp"),
+            ("jwt_authn_payload", json!(true), "jwt_authn_payload"),
+            ("jwt_authn_payload", json!(""), "jwt_authn_payload"),
+            ("upgrades", json!("websocket"), "upgrades"),
+            ("upgrades", json!([1]), "upgrades"),
+            ("upgrades", json!([""]), "upgrades"),
+            ("upgrades", json!(["WebSocket"]), "upgrades"),
+            ("upgrades", json!(["websocket", "websocket"]), "upgrades"),
+            ("upgrades", json!(["connect"]), "upgrades"),
             ("feed", json!("both"), "feed"),
             ("feed_wait_s", json!(0), "feed_wait_s"),
             ("public_url", json!("ftp://x"), "public_url"),

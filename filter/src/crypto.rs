@@ -3,9 +3,11 @@
 
 use std::rc::Rc;
 
+use caracal_mandate::claims::Claims;
 use caracal_mandate::es256::{Es256Verifier, PublicKey, Signature, envoy, known_answer};
 
 use crate::host::Host;
+use crate::jwt_authn;
 use crate::pure::PureVerifier;
 
 /// Neither verifier passes its known-answer test.
@@ -19,6 +21,8 @@ pub enum Verifier {
     Host(Rc<dyn Host>),
     /// Rust inside the VM.
     Pure,
+    /// Envoy's `jwt_authn`, which ran before and left the payload under this key.
+    JwtAuthn(Rc<dyn Host>, String),
 }
 
 impl Verifier {
@@ -31,12 +35,22 @@ impl Verifier {
         candidates.into_iter().find(known_answer::holds).ok_or(NoVerifier)
     }
 
+    /// Whether what was verified counts for this request too. A signature stays good; `jwt_authn` has to say so each time.
+    #[must_use]
+    pub fn stands(&self, claims: &Claims) -> bool {
+        match self {
+            Self::Host(_) | Self::Pure => true,
+            Self::JwtAuthn(host, payload) => jwt_authn::ran(host.as_ref(), payload, claims),
+        }
+    }
+
     /// A word for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Host(_) => "verify_signature of the host",
             Self::Pure => "Rust inside the VM",
+            Self::JwtAuthn(..) => "jwt_authn of the host",
         }
     }
 }
@@ -48,6 +62,7 @@ impl Es256Verifier for Verifier {
                 .and_then(|arguments| host.foreign(envoy::FUNCTION, &arguments))
                 .is_some_and(|result| envoy::is_verified(&result)),
             Self::Pure => PureVerifier.verify(key, message, signature),
+            Self::JwtAuthn(host, payload) => jwt_authn::verified(host.as_ref(), payload, message),
         }
     }
 }

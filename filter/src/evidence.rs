@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
 use caracal_mandate::mcp::McpName;
+use caracal_mandate::verdict::DenyReason;
 use serde_json::{Map, Value};
 
 use crate::config::{AuditConfig, FilterConfig};
@@ -87,8 +88,8 @@ pub struct Metadata {
     pub provider_id: Option<String>,
     /// Through which connection.
     pub connection_id: Option<String>,
-    /// Whether a revocation cut the response off.
-    pub revocation_interrupted: bool,
+    /// Why the stream was cut off.
+    pub interrupted: Option<DenyReason>,
     /// Why only the STS could decide.
     pub doubt: Option<&'static str>,
     /// The name of the decision.
@@ -163,8 +164,10 @@ impl Metadata {
             });
             members.0.insert("mcp".to_owned(), Value::Array(names.collect()));
         }
-        if self.revocation_interrupted {
-            members.0.insert("revocation_interrupted".to_owned(), Value::Bool(true));
+        if let Some(reason) = self.interrupted {
+            let expired = reason == DenyReason::Expiring;
+            let name = if expired { "expiry_interrupted" } else { "revocation_interrupted" };
+            members.0.insert(name.to_owned(), Value::Bool(true));
         }
         Value::Object(members.0)
     }

@@ -9,6 +9,7 @@ use caracal_mandate::verdict::DenyReason;
 use crate::config::Role;
 use crate::exchange::Granted;
 use crate::host::{Direction, Headers, Host};
+use crate::request::upgrade;
 use crate::root::Worker;
 
 /// The header by which the route finds the cluster. Only the filter writes it: it is taken out of every
@@ -102,6 +103,10 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
         target.extend_from_slice(query);
     }
     let host = worker.host.as_ref();
+    if let Some(protocol) = upgrade(&worker.config, inbound) {
+        host.set_header(Direction::Request, "connection", b"upgrade");
+        host.set_header(Direction::Request, "upgrade", protocol.as_bytes());
+    }
     for name in inbound.names() {
         let mandate = name == "authorization" && !worker.config.forward_mandate;
         if mandate || name.starts_with("x-caracal-") || header::overrides_request(name.as_bytes()) {
@@ -159,6 +164,7 @@ pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Res
     };
 
     let rewritten = ["authorization", "baggage", "traceparent", "x-request-id"];
+    let upgrades = upgrade(&worker.config, inbound);
     for name in inbound.names() {
         let replaced = credential.header.as_ref().is_some_and(|(header, _)| header == name);
         let ours = rewritten.contains(&name) || name.starts_with("x-envoy-");
@@ -167,6 +173,10 @@ pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Res
         }
     }
     let set = |name: &str, value: &[u8]| host.set_header(Direction::Request, name, value);
+    if let Some(protocol) = &upgrades {
+        set("connection", b"upgrade");
+        set("upgrade", protocol.as_bytes());
+    }
     if let Some((name, value)) = &credential.header {
         set(name, value.as_bytes());
     }
@@ -211,6 +221,8 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
             .filter(|(name, _)| name == "connection")
             .flat_map(|(_, value)| header::connection_nominated(value))
             .collect();
+        // By these two the upstream agrees to the other protocol that the request asked for.
+        let switches = |name: &str| status == 101 && matches!(name, "connection" | "upgrade");
         let goes = |name: &str, value: &[u8]| {
             header::stripped_from_response(name.as_bytes())
                 || name.starts_with("x-envoy-")
@@ -219,7 +231,7 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
         };
         for name in distinct_names(&headers) {
             // One value that may not pass takes all of its name along.
-            if headers.iter().any(|(other, value)| other == name && goes(other, value)) {
+            if !switches(name) && headers.iter().any(|(other, value)| other == name && goes(other, value)) {
                 host.remove_header(Direction::Response, name);
             }
         }

@@ -16,6 +16,7 @@ pub mod feed;
 mod fields;
 pub mod forward;
 pub mod host;
+mod jwt_authn;
 pub mod known;
 pub mod metrics;
 pub mod pause;

@@ -19,6 +19,8 @@ pub const STS_LATENCY: &str = "caracal_gateway_sts_exchange_latency_ms";
 pub const CIRCUIT_OPENED: &str = "caracal_gateway_sts_circuit_opened_total";
 /// Streams cut off because an anchor was revoked.
 pub const STREAMS_CUT: &str = "caracal_gateway_streams_revoked_total";
+/// Streams of another protocol cut off because their mandate had expired.
+pub const STREAMS_EXPIRED: &str = "caracal_gateway_streams_expired_total";
 /// Successful polls of the feed.
 pub const FEED_POLLS: &str = "caracal_gateway_feed_polls_total";
 /// Failed polls of the feed.
@@ -41,6 +43,12 @@ pub const WORKER_MEMORY: &str = "caracal_gateway_worker_memory_bytes";
 
 /// Requests for the metadata of a protected resource.
 pub const DISCOVERIES: &str = "caracal_gateway_resource_metadata_total";
+
+/// The counter of streams that were cut off for this reason.
+#[must_use]
+pub fn interruptions(reason: DenyReason) -> &'static str {
+    if reason == DenyReason::Expiring { STREAMS_EXPIRED } else { STREAMS_CUT }
+}
 
 /// What stands between a counter's name and the reason.
 pub const REASON_TAG: &str = ".reason.";

@@ -6,7 +6,7 @@ use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::mcp::McpName;
 use caracal_mandate::upstream::Directive;
-use caracal_mandate::verdict::{Doubt, VerifiedMandate};
+use caracal_mandate::verdict::{DenyReason, Doubt, VerifiedMandate};
 
 use crate::config::Role;
 use crate::evidence::{Event, Metadata};
@@ -128,15 +128,15 @@ impl Record {
         self.metadata.response_bytes = self.metadata.response_bytes.saturating_add(bytes);
     }
 
-    /// A revocation cut the response off.
-    pub fn interrupt(&mut self) {
-        self.metadata.revocation_interrupted = true;
+    /// The stream was cut off.
+    pub fn interrupt(&mut self, reason: DenyReason) {
+        self.metadata.interrupted = Some(reason);
     }
 
-    /// Whether a revocation cut the response off.
+    /// Why the stream was cut off, if it was.
     #[must_use]
-    pub fn revocation_interrupted(&self) -> bool {
-        self.metadata.revocation_interrupted
+    pub fn interrupted(&self) -> Option<DenyReason> {
+        self.metadata.interrupted
     }
 
     /// The request was refused.

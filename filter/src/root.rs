@@ -82,8 +82,11 @@ impl Root {
                 Ok(Self::Feed(Box::new(FeedPoller::new(config, key))))
             }
             Config::Filter(config) => {
-                let verifier = Verifier::choose(host).map_err(|error| error.to_string())?;
-                host.gauge(metrics::SIGNATURES_BY_HOST, u64::from(matches!(verifier, Verifier::Host(_))));
+                let verifier = match &config.jwt_authn_payload {
+                    Some(payload) => Verifier::JwtAuthn(Rc::clone(host), payload.clone()),
+                    None => Verifier::choose(host).map_err(|error| error.to_string())?,
+                };
+                host.gauge(metrics::SIGNATURES_BY_HOST, u64::from(!matches!(verifier, Verifier::Pure)));
                 host.tick_every(WORKER_TICK_MS);
                 let message = format!(
                     "caracal filter {}: gateway {}, role {}, signatures by {}",

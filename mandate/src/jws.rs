@@ -118,6 +118,13 @@ impl<'a> CompactJws<'a> {
     }
 }
 
+/// The decoded payload of what was signed.
+#[must_use]
+pub fn payload_of(signing_input: &[u8]) -> Option<Vec<u8>> {
+    let (_, payload) = std::str::from_utf8(signing_input).ok()?.split_once('.')?;
+    decode(payload, Part::Payload).ok()
+}
+
 fn decode(text: &str, part: Part) -> Result<Vec<u8>, JwsError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| JwsError::Malformed(part))
 }

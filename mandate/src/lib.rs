@@ -23,6 +23,7 @@ pub mod mcp;
 pub mod narrow;
 pub mod operation;
 pub mod path;
+pub mod property;
 pub mod recent;
 pub mod scope;
 pub mod upstream;

@@ -116,6 +116,8 @@ deny_reasons! {
     IssuerMismatch => "issuer_mismatch", 401, "invalid_token", "issuer not accepted";
     /// Something failed inside the filter.
     Internal => "internal", 500, "internal_error", "internal error";
+    /// `jwt_authn` was to verify the bearer, and did not do so for this request.
+    JwtAuthnMissing => "jwt_authn_missing", 401, "invalid_token", "bearer not verified";
     /// The token is no compact JWS with a JSON payload and an `exp`.
     MalformedBearer => "malformed_bearer", 401, "invalid_token", "malformed bearer token";
     /// A required claim is missing or malformed.
@@ -170,6 +172,8 @@ deny_reasons! {
     TargetMismatch => "target_mismatch", 403, "access_denied", "mandate not granted for this resource";
     /// The STS named no upstream for the resource.
     UpstreamMissing => "upstream_missing", 403, "access_denied", "resource upstream not configured";
+    /// The request asks for another protocol, which this filter is not configured to let through, or not here.
+    UpgradeRefused => "upgrade_refused", 403, "access_denied", "upgrade not supported";
     /// The upstream's URL may not be called.
     UpstreamNotAddressable => "upstream_not_addressable", 502, "internal_error", "upstream not addressable";
     /// `use` is another class.

@@ -4,8 +4,9 @@
 
 use caracal_envoy::KEY_VARIABLE;
 use caracal_envoy::lint::lint;
+use caracal_mandate::jws::{CompactJws, signing_input};
 use caracal_tests::{Agent, Sidecar, Stack, Upstream, World, claims, envoy_binary, filter_module};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -140,4 +141,106 @@ async fn the_gateway_governs_its_requests() {
     assert_eq!(call(&world, &envoy, "/v1/orders", &mandate).await, StatusCode::OK);
     assert_eq!(call(&world, &envoy, "/v1/orders", &mandate).await, StatusCode::UNAUTHORIZED);
     assert_eq!(upstream.seen().len(), 1);
+}
+
+/// The example with `jwt_authn`, with this done to its HTTP filters.
+async fn behind_jwt_authn(
+    stack: &Stack,
+    world: &World,
+    issuer: &str,
+    upstream: &Upstream,
+    change: impl FnOnce(&mut Vec<Value>),
+) -> Sidecar {
+    let mut bootstrap = adapted("behind-jwt-authn", stack, &world.zone, issuer, upstream.address);
+    let filters = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+    change(bootstrap.pointer_mut(filters).unwrap().as_array_mut().unwrap());
+    Sidecar::start_with(stack, &bootstrap, 401).await
+}
+
+/// What a request with this `Authorization` comes to, once the filter has its snapshot.
+async fn comes_to(world: &World, method: Method, url: &str, authorization: &str) -> (u16, String) {
+    let answered = async {
+        loop {
+            let request = world.http.request(method.clone(), url).header("authorization", authorization);
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            let text = answer.text().await.unwrap();
+            if status != 503 {
+                return (status, text);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("no snapshot")
+}
+
+/// The token with another claim and its old signature.
+fn altered(token: &str, claim: &str, value: Value) -> String {
+    let mut claims = claims(token);
+    claims[claim] = value;
+    let key_id = CompactJws::split(token.as_bytes()).unwrap().key_id().unwrap();
+    let (_, signature) = token.rsplit_once('.').unwrap();
+    format!("{}.{signature}", signing_input(&key_id, claims.to_string().as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_jwt_authn_only_what_it_verified_for_this_request_counts() {
+    let (stack, upstream) = (Stack::start().await, Upstream::start().await);
+    let world = World::configure(&stack, &upstream).await;
+    let agent = world.agent().await;
+    let mandate = resource_mandate(&world, &agent, &upstream).await;
+    let issuer = claims(&mandate)["iss"].as_str().unwrap().to_owned();
+    let envoy = behind_jwt_authn(&stack, &world, &issuer, &upstream, |_| {}).await;
+    let orders = format!("{}/v1/orders", envoy.url);
+    let before = upstream.seen().len();
+    assert_eq!(comes_to(&world, Method::GET, &orders, &format!("Bearer {mandate}")).await.0, 200);
+    assert_eq!(upstream.seen().len(), before + 1);
+    let forged = altered(&mandate, "scope", "orders:read orders:write".into());
+    let refused = comes_to(&world, Method::GET, &orders, &format!("Bearer {forged}")).await;
+    assert_eq!(refused.0, 401, "by jwt_authn itself: {}", refused.1);
+    // jwt_authn does not know this spelling of the scheme, and takes the good token of the query for the caller's.
+    let beside = format!("{orders}?access_token={mandate}");
+    for method in [Method::GET, Method::POST] {
+        let (status, body) = comes_to(&world, method, &beside, &format!("bearer {forged}")).await;
+        assert!(status == 401 && body.contains("bearer signature invalid"), "{status} {body}");
+    }
+    let (status, _) = comes_to(&world, Method::GET, &beside, &format!("bearer {mandate}")).await;
+    assert_eq!(status, 200, "both are the same token");
+    // Where the operator's rules ask for no token, jwt_authn does not run.
+    let open = format!("{}/.well-known/oauth-protected-resource/x", envoy.url);
+    for token in [&forged, &mandate] {
+        let (status, body) = comes_to(&world, Method::POST, &open, &format!("Bearer {token}")).await;
+        assert!(status == 401 && body.contains("bearer"), "{status} {body}");
+    }
+    // The filter still knows what was revoked.
+    assert_eq!(comes_to(&world, Method::POST, &orders, &format!("Bearer {mandate}")).await.0, 403);
+    world.end_session(&agent.bearer, &agent.root).await;
+    let told = async {
+        while comes_to(&world, Method::GET, &orders, &format!("Bearer {mandate}")).await.0 == 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .expect("the filter never heard of the revocation");
+
+    // A configuration from which jwt_authn, or what it leaves, was lost lets nothing through.
+    let agent = world.agent().await;
+    let mandate = resource_mandate(&world, &agent, &upstream).await;
+    let seen = upstream.seen().len();
+    let gone = behind_jwt_authn(&stack, &world, &issuer, &upstream, |filters| {
+        filters.remove(0);
+    })
+    .await;
+    let silent = behind_jwt_authn(&stack, &world, &issuer, &upstream, |filters| {
+        let provider = filters[0].pointer_mut("/typed_config/providers/caracal").unwrap();
+        assert!(provider.as_object_mut().unwrap().remove("payload_in_metadata").is_some());
+    })
+    .await;
+    for envoy in [gone, silent] {
+        let orders = format!("{}/v1/orders", envoy.url);
+        let (status, body) = comes_to(&world, Method::GET, &orders, &format!("Bearer {mandate}")).await;
+        assert!(status == 401 && body.contains("bearer signature invalid"), "{status} {body}");
+    }
+    assert_eq!(upstream.seen().len(), seen);
 }

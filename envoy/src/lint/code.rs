@@ -115,6 +115,14 @@ codes! {
     InvalidMessages "invalid_messages"
         "a connection lives on after a message that is not HTTP, which helps request smuggling"
         "leave stream_error_on_invalid_http_message out"
+    /// The filter takes the word of a `jwt_authn` that is not there.
+    JwtAuthnMissing "jwt_authn_missing"
+        "the filter takes the word of jwt_authn for signatures, and no provider before it leaves the payload where the filter looks"
+        "jwt_authn before the filter, with a provider whose payload_in_metadata is the filter's jwt_authn_payload"
+    /// Somebody else can write what the filter believes.
+    JwtAuthnTrust "jwt_authn_trust"
+        "somebody besides the STS may say what the filter believes was verified"
+        "one provider with the STS as issuer for this payload_in_metadata, and no other filter that writes jwt_authn's metadata"
     /// The shared key stands in the configuration.
     KeyExposed "key_exposed"
         "the key shared with the STS stands in the file and in config_dump"
@@ -198,7 +206,7 @@ codes! {
     /// Upgrades are let through.
     Upgrades "upgrades"
         "an upgraded connection carries what nobody decides on"
-        "leave upgrade_configs out"
+        "leave upgrade_configs out, or name its protocols in the filter's upgrades"
     /// The upstream's certificate may be for another name.
     UpstreamNames "upstream_names"
         "any certificate of a trusted authority is taken, whatever name it is for"

@@ -31,8 +31,6 @@ enum Must {
     BeOneOf(&'static [(&'static str, u64)]),
     /// None of these.
     NotBeOneOf(&'static [(&'static str, u64)]),
-    /// Absent or empty.
-    BeEmpty,
     /// There, and not zero seconds.
     BeBounded,
     /// Not zero seconds, where it is there.
@@ -63,7 +61,6 @@ const SETTINGS: &[(&[&str], Must, Code)] = &[
     (&["preserve_external_request_id"], Must::BeTrue, Code::RequestId),
     (&["always_set_request_id_in_response"], Must::BeTrue, Code::RequestId),
     (&["server_header_transformation"], Must::BeOneOf(&[("PASS_THROUGH", 2)]), Code::ServerHeader),
-    (&["upgrade_configs"], Must::BeEmpty, Code::Upgrades),
     (&["http_protocol_options", "allow_chunked_length"], Must::NotBeTrue, Code::ChunkedLength),
     (&["stream_error_on_invalid_http_message"], Must::NotBeTrue, Code::InvalidMessages),
     (
@@ -103,6 +100,7 @@ pub(crate) fn judge<'a>(manager: &Place<'a>, report: &mut Report) -> Vec<Guarded
         {
             report.add(Code::XffAppend, manager);
         }
+        judge_upgrades(manager, filter.as_ref(), report);
         let clusters = route::judge(manager, &names, filter.as_ref(), report);
         guarded.push(Guarded { plugin, filter, clusters });
     }
@@ -150,7 +148,6 @@ impl Must {
             Self::BeAtMostIfThere(most) => place.is_none() || at_most(*most),
             Self::BeOneOf(values) => one_of(values),
             Self::NotBeOneOf(values) => !one_of(values),
-            Self::BeEmpty => place.is_none_or(|place| place.children().is_empty()),
             Self::BeBounded => bounded,
             Self::BeBoundedIfThere => place.is_none() || bounded,
         }
@@ -162,16 +159,34 @@ fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
+/// Envoy lets nothing upgrade but what the filter is told of, and through no other filters.
+pub(super) fn judge_upgrades(scope: &Place<'_>, filter: Option<&FilterConfig>, report: &mut Report) {
+    for upgrade in scope.items("upgrade_configs") {
+        let protocol = upgrade.text("upgrade_type").unwrap_or_default().to_ascii_lowercase();
+        let governed = filter.is_some_and(|filter| filter.upgrades.contains(&protocol));
+        if !governed || !upgrade.items("filters").is_empty() || upgrade.get("connect_config").is_some() {
+            report.add(Code::Upgrades, &upgrade);
+        }
+    }
+}
+
 /// What stands before and behind the filter.
 fn judge_chain(filters: &[Place<'_>], at: usize, filter: Option<&FilterConfig>, report: &mut Report) {
     if let Some(ours) = filters.get(at).filter(|ours| ours.is_true("disabled")) {
         report.add(Code::FilterDisabled, ours);
     }
     let mut guard = Guard::default();
+    let trusted = filter.and_then(|filter| filter.jwt_authn_payload.as_ref());
+    let mut providers = 0;
     for (position, each) in filters.iter().enumerate().filter(|(position, _)| *position != at) {
         let (kind, config) = each.typed("typed_config").unwrap_or(("", each.clone()));
         match kind {
-            JWT_AUTHN if position < at => judge_jwt_authn(&config, report),
+            JWT_AUTHN if position < at => {
+                providers += judge_jwt_authn(&config, filter, report);
+            }
+            _ if position < at && trusted.is_some() && writes_as_jwt_authn(&config) => {
+                report.add(Code::JwtAuthnTrust, each);
+            }
             ROUTER if position > at && config.is_true("suppress_envoy_headers") => {}
             ROUTER if position > at => report.add(Code::EnvoyHeaders, &config),
             FORWARD_PROXY if position > at => guard.resolves(&config),
@@ -181,17 +196,41 @@ fn judge_chain(filters: &[Place<'_>], at: usize, filter: Option<&FilterConfig>, 
             _ => {}
         }
     }
+    if let (Some(_), Some(ours)) = (trusted, filters.get(at)) {
+        match providers {
+            0 => report.add(Code::JwtAuthnMissing, ours),
+            1 => {}
+            _ => report.add(Code::JwtAuthnTrust, ours),
+        }
+    }
     if let (Some(Role::Gateway), Some(ours)) = (filter.map(|filter| filter.role), filters.get(at)) {
         guard.judge(ours, report);
     }
 }
 
-fn judge_jwt_authn(config: &Place<'_>, report: &mut Report) {
+/// Returns how many of the providers leave a payload where the filter looks.
+fn judge_jwt_authn(config: &Place<'_>, filter: Option<&FilterConfig>, report: &mut Report) -> usize {
+    let mut believed = 0;
     for provider in config.get("providers").map(|providers| providers.children()).unwrap_or_default() {
         if !provider.is_true("forward") {
             report.add(Code::BearerRemoved, &provider);
         }
+        let Some(payload) = filter.and_then(|filter| filter.jwt_authn_payload.as_deref()) else { continue };
+        if provider.text("payload_in_metadata") != Some(payload) {
+            continue;
+        }
+        believed += 1;
+        // Without an issuer, tokens of any are taken.
+        if provider.text("issuer").is_none_or(str::is_empty) {
+            report.add(Code::JwtAuthnTrust, &provider);
+        }
     }
+    believed
+}
+
+/// Whether a filter may write metadata in the name of `jwt_authn`.
+fn writes_as_jwt_authn(config: &Place<'_>) -> bool {
+    config.descendants().iter().any(|place| place.value == "envoy.filters.http.jwt_authn")
 }
 
 /// What a gateway does with the addresses that names resolve to.

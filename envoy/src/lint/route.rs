@@ -6,6 +6,7 @@ use caracal_filter::config::{Binding, FilterConfig, Role};
 
 use super::Report;
 use super::code::Code;
+use super::manager::judge_upgrades;
 use super::place::Place;
 use crate::connection_manager::SELECTOR;
 
@@ -76,9 +77,7 @@ fn judge_route(host: &Place<'_>, route: &Place<'_>, filter: Option<&FilterConfig
     {
         report.add(Code::Redirects, &policy);
     }
-    if let Some(upgrades) = action.get("upgrade_configs").filter(|upgrades| !upgrades.children().is_empty()) {
-        report.add(Code::Upgrades, &upgrades);
-    }
+    judge_upgrades(&action, filter, report);
     if action.text("timeout").is_none_or(|timeout| timeout != "0s") {
         report.add(Code::RouteTimeout, &action);
     }

@@ -12,6 +12,7 @@
 mod asking;
 mod ending;
 mod reading;
+mod upgrade;
 
 use std::rc::Rc;
 
@@ -31,6 +32,7 @@ use crate::record::Record;
 use crate::reply::Refusal;
 use crate::root::Worker;
 use asking::Asking;
+pub(crate) use upgrade::upgrade;
 
 /// What the host does next with the stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +68,8 @@ pub struct Request {
     missing_scope: Option<String>,
     /// Whether no more of the body is to come.
     ended: bool,
+    /// Whether the stream speaks another protocol by now.
+    upgraded: bool,
 }
 
 impl Request {
@@ -83,6 +87,7 @@ impl Request {
             admission: None,
             missing_scope: None,
             ended: false,
+            upgraded: false,
         }
     }
 
@@ -149,7 +154,10 @@ impl Request {
         match (verdict, Case::of(decision)) {
             (Verdict::Deny(reason), _) => Err(reason.into()),
             (Verdict::Read(next), Some(case)) => self.read_first(case, *next),
-            (verdict, Some(case)) => self.go_on(case, verdict),
+            (verdict, Some(case)) => {
+                self.check_upgrade()?;
+                self.go_on(case, verdict)
+            }
             (_, None) => Err(DenyReason::Internal.into()),
         }
     }
@@ -170,6 +178,7 @@ impl Request {
     /// Part of the request's body; all of it so far while the request is held back. Refuses what exceeds the limit.
     pub fn on_request_body(&mut self, bytes: usize) -> Flow {
         let revoked = match &self.stage {
+            Stage::Forwarded(_) if self.upgraded => return self.pass_frame(),
             Stage::Forwarded(mandate) => self.revoked(mandate),
             Stage::Tried => return Flow::Continue,
             Stage::Reading(most) => return self.read_on(bytes, *most),
@@ -222,29 +231,46 @@ impl Request {
             Stage::New | Stage::Reading(_) | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
         };
         let status = forward::clean_response(&self.worker, &self.inbound, exp);
+        self.upgraded = status == upgrade::SWITCHING_PROTOCOLS;
         self.record.answered(self.host().now(), status);
         Flow::Continue
     }
 
     /// Part of the response's body. Cuts the stream off when its mandate was revoked meanwhile.
     pub fn on_response_body(&mut self, bytes: usize) -> Flow {
-        let Stage::Forwarded(mandate) = &self.stage else { return Flow::Continue };
-        if self.record.revocation_interrupted() {
+        if !matches!(self.stage, Stage::Forwarded(_)) {
+            return Flow::Continue;
+        }
+        let flow = self.pass_frame();
+        if flow == Flow::Continue {
+            self.record.body(bytes);
+        }
+        flow
+    }
+
+    /// Lets part of a stream pass that is under way, or cuts it off: when its mandate was revoked, and where it speaks
+    /// another protocol, in which the caller goes on acting, also when its mandate has expired.
+    fn pass_frame(&mut self) -> Flow {
+        let Stage::Forwarded(mandate) = &self.stage else { return Flow::Pause };
+        if self.record.interrupted().is_some() {
             return Flow::Pause;
         }
         let mandate = Rc::clone(mandate);
-        if self.revoked(&mandate) {
-            if self.tries() {
-                self.refuse(DenyReason::Revoked);
-                return Flow::Continue;
-            }
-            self.record.interrupt();
-            self.host().count(metrics::STREAMS_CUT, 1);
-            self.host().reset();
-            return Flow::Pause;
+        let reason = if self.revoked(&mandate) {
+            DenyReason::Revoked
+        } else if self.upgraded && self.expired(&mandate) {
+            DenyReason::Expiring
+        } else {
+            return Flow::Continue;
+        };
+        if self.tries() {
+            self.refuse(reason);
+            return Flow::Continue;
         }
-        self.record.body(bytes);
-        Flow::Continue
+        self.record.interrupt(reason);
+        self.host().count(metrics::interruptions(reason), 1);
+        self.host().reset();
+        Flow::Pause
     }
 
     /// The stream is over, however it ended.
@@ -259,6 +285,11 @@ impl Request {
 
     fn revoked(&self, mandate: &VerifiedMandate) -> bool {
         self.any_revoked(mandate, &mandate.anchors)
+    }
+
+    fn expired(&self, mandate: &VerifiedMandate) -> bool {
+        let now = i64::try_from(self.host().now() / 1_000).unwrap_or(i64::MAX);
+        mandate.claims.exp <= now
     }
 
     /// Whether one of these anchors, or the mandate's zone, is gone.

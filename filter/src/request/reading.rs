@@ -14,6 +14,10 @@ impl Request {
         if !self.worker.config.mcp {
             return Err(DenyReason::McpUnread.into());
         }
+        // Nobody judges the messages of another protocol.
+        if self.inbound.first("upgrade").is_some() {
+            return Err(DenyReason::UpgradeRefused.into());
+        }
         if self.ended {
             return self.judge_messages(case, next, b"");
         }

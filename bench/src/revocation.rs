@@ -18,6 +18,10 @@ const TRIALS: usize = 100;
 const PASSED_BEFORE: usize = 6;
 /// A caller gives up after so many calls.
 const MOST_CALLS: usize = 2_000;
+/// Requests that are sent once the end was answered, each on a connection of its own.
+const PROBES: usize = 12;
+/// How long after the one before each of them is sent.
+const PROBE_EVERY: Duration = Duration::from_millis(1);
 /// Single-use mandates that lie ready for a trial; it does not need all of them.
 const READY: usize = 60;
 
@@ -149,7 +153,9 @@ impl Trial {
         })
     }
 
-    /// Answers how long after the answer the first refusal was seen, and the last request sent that passed.
+    /// Answers how long after the answer the first refusal was seen, and the last request sent that passed. Those who
+    /// called before may be amid answers that are cut off then, and Envoy closes their connections a second later: so
+    /// others begin to call when the end is answered.
     async fn run(
         &self,
         stack: &Stack,
@@ -157,6 +163,11 @@ impl Trial {
         agent: &Agent,
         bearer: &str,
     ) -> Result<(f64, f64), Error> {
+        let (mut one, mut other) = (Caller::connect(stack).await?, Caller::connect(stack).await?);
+        let mut probes = Vec::new();
+        for _ in 0..PROBES {
+            probes.push(Caller::connect(stack).await?);
+        }
         let end = async {
             while self.passed.get() < PASSED_BEFORE {
                 tokio::time::sleep(Duration::from_micros(200)).await;
@@ -164,9 +175,9 @@ impl Trial {
             let path = format!("agents/{}", agent.session);
             let answer = world.coordinate(Method::DELETE, &path, bearer, None).await?;
             self.answered.set(Some(Instant::now()));
-            good("the end of a session", answer).await.map(|_| ())
+            good("the end of a session", answer).await?;
+            self.probe(&mut probes).await
         };
-        let (mut one, mut other) = (Caller::connect(stack).await?, Caller::connect(stack).await?);
         let (one, other) = (self.call_until_refused(&mut one), self.call_until_refused(&mut other));
         tokio::try_join!(end, one, other)?;
         let (Some(answered), Some(refused)) = (self.answered.get(), self.refused.get()) else {
@@ -176,6 +187,16 @@ impl Trial {
             self.last_passed.get().map_or(Duration::ZERO, |sent| sent.saturating_duration_since(answered));
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
         Ok((millis(refused.duration_since(answered)), millis(late)))
+    }
+
+    /// Each begins to call a little later than the one before.
+    async fn probe(&self, probes: &mut [Caller]) -> Result<(), Error> {
+        let Some((probe, later)) = probes.split_first_mut() else { return Ok(()) };
+        let later = async {
+            tokio::time::sleep(PROBE_EVERY).await;
+            Box::pin(self.probe(later)).await
+        };
+        tokio::try_join!(self.call_until_refused(probe), later).map(|_| ())
     }
 
     async fn call_until_refused(&self, caller: &mut Caller) -> Result<(), Error> {

@@ -65,7 +65,8 @@ async fn a_limit_is_reached_exactly() {
     let limits = Limits { sessions_per_application: 25, ..Limits::default() };
     let world = Arc::new(World::with(limits).await);
     let (a, b) = (world.token("a", "").await, world.token("b", "").await);
-    let asked = (0..60).map(|n| if n % 2 == 0 { (a.clone(), "a", None) } else { (b.clone(), "b", None) });
+    let asked = (0..60_u32)
+        .map(|n| if n.is_multiple_of(2) { (a.clone(), "a", None) } else { (b.clone(), "b", None) });
     let answers = starts(&world, asked.collect()).await;
     assert_eq!(statuses(&answers), BTreeMap::from([(201, 50), (429, 10)]));
     for application in ["a", "b"] {
@@ -184,7 +185,7 @@ async fn a_revoked_caller_takes_part_in_nothing() {
         sessions.push(world.task(&good, None, "none").await);
     }
     world.sql(&format!("UPDATE authority_records SET status = 'revoked' WHERE id = '{}'", claims.sid)).await;
-    let token = |n: usize| if n % 2 == 0 { good.clone() } else { bad.clone() };
+    let token = |n: usize| if n.is_multiple_of(2) { good.clone() } else { bad.clone() };
     let answers = starts(&world, (0..20).map(|n| (token(n), "a", None)).collect()).await;
     assert_eq!(statuses(&answers), BTreeMap::from([(201, 10), (401, 10)]));
     let answers =

@@ -17,9 +17,10 @@ use caracal_mandate::es256::Es256Verifier as _;
 use caracal_mandate::id::{KeyId, ZoneId};
 use caracal_mandate::jwks::Jwk;
 use caracal_mandate::jws::{self, CompactJws};
+use caracal_mandate::recent::Recent;
 use sqlx::AnyConnection;
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stored::{KeySet, NewKey};
 
 /// How far clocks may differ, in seconds (contract sts §10.1).
@@ -75,13 +76,24 @@ pub struct ZoneKeys {
     store: Store,
     vault: Vault,
     kept: Arc<RwLock<HashMap<ZoneId, Arc<KeySet>>>>,
+    signed: Arc<Mutex<Recent<Signed>>>,
+}
+
+/// Session mandates whose signature was found good, in memory at most so many.
+const SIGNED: usize = 2048;
+
+/// What the signature of a token proved, and by which keys.
+#[derive(Debug, Clone)]
+struct Signed {
+    set: Arc<KeySet>,
+    claims: Arc<Claims>,
 }
 
 impl ZoneKeys {
     /// Keys from this store, sealed by this vault.
     #[must_use]
     pub fn new(store: Store, vault: Vault) -> Self {
-        Self { store, vault, kept: Arc::default() }
+        Self { store, vault, kept: Arc::default(), signed: Arc::new(Mutex::new(Recent::new(SIGNED))) }
     }
 
     /// Signs the claims with the zone's newest key, which is made where there is none yet.
@@ -126,7 +138,7 @@ impl ZoneKeys {
         usage: MandateUse,
     ) -> Result<Claims, MandateError> {
         let set = self.current(zone).await?;
-        verify_with(&set, token, Expected { zone, issuer, usage }, self.store.now())
+        self.verify_by(&set, token, Expected { zone, issuer, usage })
     }
 
     /// Like [`Self::verify`] with the keys that are at hand, and the epoch that they are of. Who reads a later one in the
@@ -140,7 +152,7 @@ impl ZoneKeys {
             Some(set) => set,
             None => self.current(expected.zone).await?,
         };
-        Ok((set.epoch, verify_with(&set, token, expected, self.store.now())))
+        Ok((set.epoch, self.verify_by(&set, token, expected)))
     }
 
     /// Like [`Self::verify`] with the keys that this connection sees, which may be those of a transaction under way.
@@ -153,7 +165,8 @@ impl ZoneKeys {
         self.forget(expected.zone);
         let now = self.store.now();
         let set = KeySet::load(connection, &self.vault, expected.zone, now).await?;
-        verify_with(&set, token, expected, now)
+        let claims = signed_claims(&set, token)?;
+        check(&claims, expected, now).map(|()| claims)
     }
 
     /// The keys that verify now, newest first. None for a zone that never signed. Keys of which none can be opened are
@@ -186,6 +199,30 @@ impl ZoneKeys {
     /// Reads the zone's keys anew at the next use.
     pub fn forget(&self, zone: &ZoneId) {
         self.kept.write().unwrap_or_else(PoisonError::into_inner).remove(zone);
+    }
+
+    /// Session mandates come again with every call of their holder, so the signature of each is verified once by the same
+    /// keys; what the claims say is checked each time.
+    fn verify_by(
+        &self,
+        set: &Arc<KeySet>,
+        token: &str,
+        expected: Expected<'_>,
+    ) -> Result<Claims, MandateError> {
+        let now = self.store.now();
+        if expected.usage != MandateUse::Session {
+            let claims = signed_claims(set, token)?;
+            return check(&claims, expected, now).map(|()| claims);
+        }
+        let signed = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = signed().find(token.as_bytes(), |signed| Arc::ptr_eq(&signed.set, set));
+        if let Some(Signed { claims, .. }) = known {
+            return check(&claims, expected, now).map(|()| Claims::clone(&claims));
+        }
+        let claims = Arc::new(signed_claims(set, token)?);
+        check(&claims, expected, now)?;
+        signed().remember(token.as_bytes(), Signed { set: Arc::clone(set), claims: Arc::clone(&claims) });
+        Ok(Claims::clone(&claims))
     }
 
     async fn create_first(&self, zone: &ZoneId) -> Result<(), StoreError> {
@@ -227,7 +264,8 @@ fn sign_with(set: &KeySet, claims: &Claims) -> Result<String, StoreError> {
     Ok(jws::with_signature(input, &signature))
 }
 
-fn verify_with(set: &KeySet, token: &str, expected: Expected<'_>, now: i64) -> Result<Claims, MandateError> {
+/// The claims of a token that one of these keys signed.
+fn signed_claims(set: &KeySet, token: &str) -> Result<Claims, MandateError> {
     let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
     let key_id = jws.key_id().map_err(|_| MandateError::Malformed)?;
     let signature = jws.signature().map_err(|_| MandateError::Malformed)?;
@@ -236,7 +274,11 @@ fn verify_with(set: &KeySet, token: &str, expected: Expected<'_>, now: i64) -> R
         return Err(MandateError::Signature);
     }
     let payload = jws.payload().map_err(|_| MandateError::Malformed)?;
-    let claims = Claims::from_json(&payload).map_err(|_| MandateError::Malformed)?;
+    Claims::from_json(&payload).map_err(|_| MandateError::Malformed)
+}
+
+/// Whether claims are what is expected, at `now` (unix milliseconds).
+fn check(claims: &Claims, expected: Expected<'_>, now: i64) -> Result<(), MandateError> {
     let now = now / 1000;
     // A resource's mandate is for what it names, every other one for the STS itself (contract gateway §B1).
     let own = |audience: &String| match expected.usage {
@@ -250,6 +292,6 @@ fn verify_with(set: &KeySet, token: &str, expected: Expected<'_>, now: i64) -> R
         () if claims.exp.saturating_add(LEEWAY_SECONDS) <= now => Err(MandateError::Expired),
         () if claims.iat > now.saturating_add(LEEWAY_SECONDS) => Err(MandateError::IssuedInFuture),
         () if claims.usage != expected.usage => Err(MandateError::Use),
-        () => Ok(claims),
+        () => Ok(()),
     }
 }

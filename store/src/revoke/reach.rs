@@ -3,7 +3,7 @@
 use super::selector::{Selector, SelectorError};
 use crate::StoreError;
 use crate::many::{list, pieces};
-use crate::model::{AgentSession, AuthorityRecord, DelegationEdge};
+use crate::model::{AgentSession, AuthorityRecord, DelegationEdge, SessionStatus};
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use serde::Serialize;
 use sqlx::AnyConnection;
@@ -130,7 +130,7 @@ pub async fn find_alone(
     let mut alone = Vec::with_capacity(ids.len());
     for piece in pieces(ids) {
         let sql = format!(
-            "SELECT {} FROM sessions WHERE zone_id = $1 AND id IN {} AND status IN ('active', 'suspended') \
+            "SELECT {} FROM sessions WHERE zone_id = $1 AND id IN {} \
              AND NOT EXISTS (SELECT 1 FROM sessions child WHERE child.parent_id = sessions.id) \
              AND NOT EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.source_session_id = sessions.id) \
              AND NOT EXISTS (SELECT 1 FROM delegation_edges edge WHERE edge.target_session_id = sessions.id)",
@@ -142,7 +142,11 @@ pub async fn find_alone(
             query = query.bind(id.as_str());
         }
         for row in query.fetch_all(&mut *connection).await? {
-            alone.push(AgentSession::from_row(&row)?);
+            // Not a condition of the query: the planner would go through all live sessions of the zone.
+            let session = AgentSession::from_row(&row)?;
+            if matches!(session.status, SessionStatus::Active | SessionStatus::Suspended) {
+                alone.push(session);
+            }
         }
     }
     Ok(alone)
@@ -204,7 +208,10 @@ impl Reach {
             "SELECT {} FROM delegation_edges WHERE status = 'active' AND id IN (SELECT id FROM line) ORDER BY id",
             DelegationEdge::COLUMNS
         );
-        let records = matches.rows(connection, zone, &records).await?;
+        let records = match matches.records == NOTHING {
+            true => Vec::new(),
+            false => matches.rows(connection, zone, &records).await?,
+        };
         let sessions = matches.rows(connection, zone, &sessions).await?;
         let edges = matches.rows(connection, zone, &edges).await?;
         Ok(Self {

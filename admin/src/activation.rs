@@ -3,8 +3,9 @@
 use crate::app::{App, Done, Kind, zone_id};
 use crate::body::Body;
 use crate::gate::Call;
+use crate::object::find_or;
 use crate::page::Params;
-use crate::policy_sets::{compile, documents, find, require_versions, try_compile, version};
+use crate::policy_sets::{PolicySet, compile, documents, require_versions, try_compile, version};
 use crate::problem::Problem;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -41,7 +42,7 @@ pub(crate) async fn activate(
     let zone = zone_id(&zone)?;
     let (value, request): (_, Activate) = body.parse("invalid_body")?;
     let mut connection = app.store.read().await?;
-    find(&mut connection, zone.as_str(), &id, "policy_set_binding_not_found").await?;
+    find_or::<PolicySet>(&mut connection, zone.as_str(), &id, "policy_set_binding_not_found").await?;
     let (_, manifest) = version(&mut connection, &id, &request.version_id, "version_not_found").await?;
     require_versions(&mut connection, zone.as_str(), &manifest).await?;
     let documents = documents(&mut connection, zone.as_str(), &manifest).await?;
@@ -51,7 +52,7 @@ pub(crate) async fn activate(
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), zone.as_str(), &id, "policy_set_binding_not_found").await?;
+            find_or::<PolicySet>(tx.connection(), zone.as_str(), &id, "policy_set_binding_not_found").await?;
             let now = tx.now();
             sqlx::query(
                 "UPDATE policy_sets SET active_version_id = NULL, activated_at = NULL \
@@ -117,7 +118,8 @@ pub(crate) async fn status(
 ) -> Result<Json<Value>, Problem> {
     let zone = zone_id(&zone)?;
     let mut connection = app.store.read().await?;
-    let set = find(&mut connection, zone.as_str(), &id, "policy_set_binding_not_found").await?;
+    let set =
+        find_or::<PolicySet>(&mut connection, zone.as_str(), &id, "policy_set_binding_not_found").await?;
     let active = set.get("active_version_id").and_then(Value::as_str);
     let version_id = params
         .text("version_id", 128)?
@@ -188,7 +190,7 @@ pub(crate) async fn simulate(
     let zone = zone_id(&zone)?;
     let (_, request): (_, Simulate) = body.parse("invalid_body")?;
     let mut connection = app.store.read().await?;
-    find(&mut connection, zone.as_str(), &id, "version_not_found").await?;
+    find_or::<PolicySet>(&mut connection, zone.as_str(), &id, "version_not_found").await?;
     let (row, manifest) = version(&mut connection, &id, &request.version_id, "version_not_found").await?;
     let sources = documents(&mut connection, zone.as_str(), &manifest).await?;
     drop(connection);

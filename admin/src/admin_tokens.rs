@@ -1,5 +1,5 @@
-//! Admin tokens (contract admin-audit §5.16). Only a token for all zones handles tokens, and none mints one that may do
-//! what it may not itself.
+//! Admin tokens (contract admin-audit §5.16). Only a token for all zones handles tokens. To make one that approves takes
+//! the capability `admin`, and to make one with that capability the bootstrap credential.
 
 use crate::app::{App, Done, Kind, require_zone};
 use crate::body::{Body, Text};
@@ -42,6 +42,7 @@ enum Scope {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Capability {
+    Admin,
     Approve,
     Read,
     #[default]
@@ -51,6 +52,7 @@ enum Capability {
 impl Capability {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Admin => "admin",
             Self::Approve => "approve",
             Self::Read => "read",
             Self::Write => "write",
@@ -58,21 +60,8 @@ impl Capability {
     }
 }
 
-fn require_global(call: &Call) -> Result<(), Problem> {
-    if call.actor.zone.is_none() {
-        Ok(())
-    } else {
-        Err(Problem::forbidden("admin_token_management_requires_global"))
-    }
-}
-
 /// `GET /v1/admin-tokens`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Extension(call): Extension<Arc<Call>>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    require_global(&call)?;
+pub(crate) async fn list(State(app): State<App>, params: Params) -> Result<Json<Value>, Problem> {
     page(&app, &params, CONFIGURATION, Select::new(COLUMNS), CREATED, |row: Row<'_>| {
         Ok(json!({
             "id": row.text("id")?, "name": row.text("name")?, "scope": row.text("scope")?,
@@ -90,16 +79,19 @@ pub(crate) async fn create(
     Extension(call): Extension<Arc<Call>>,
     body: Body,
 ) -> Result<Response, Problem> {
-    require_global(&call)?;
     let (value, create): (_, Create) = body.parse("invalid_admin_token_request")?;
     match (create.scope, &create.zone_id) {
         (Scope::Zone, None) => return Err(Problem::invalid("zone_id_required")),
         (Scope::Global, Some(_)) => return Err(Problem::invalid("zone_id_not_allowed_for_global")),
         _ => {}
     }
-    if create.capability == Capability::Approve && !call.actor.bootstrap {
-        let why = "a token that approves is made with the bootstrap credential only";
-        return Err(Problem::forbidden("approve_capability_required").because(why));
+    match create.capability {
+        Capability::Approve => call.require_admin()?,
+        Capability::Admin if !call.actor.bootstrap => {
+            let why = "a token that administers is made with the bootstrap credential only";
+            return Err(Problem::forbidden("bootstrap_credential_required").because(why));
+        }
+        _ => {}
     }
     let (vault, author) = (app.vault.clone(), call.actor.identity());
     app.change(&call, Some(&value), move |tx| {
@@ -141,7 +133,6 @@ pub(crate) async fn revoke(
     Extension(call): Extension<Arc<Call>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    require_global(&call)?;
     app.change(&call, None, move |tx| {
         Box::pin(async move {
             let author: Option<String> = sqlx::query_scalar(

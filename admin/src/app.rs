@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) providers: Providers,
     pub(crate) rates: Rates,
+    /// Held while the chains of a zone are checked.
+    pub(crate) checking: tokio::sync::Mutex<()>,
 }
 
 impl std::ops::Deref for App {
@@ -73,15 +75,42 @@ pub(crate) struct Done {
     pub(crate) entity: (&'static str, String),
     /// The zone it belongs to, where the path does not say.
     pub(crate) zone: Option<String>,
+    /// A version of the entity that was made.
+    pub(crate) version: Option<Version>,
+}
+
+/// A version that was made.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) table: &'static str,
+    pub(crate) id: String,
+    /// Is it the first, made together with the entity?
+    pub(crate) first: bool,
 }
 
 impl Done {
     pub(crate) fn new(status: StatusCode, kind: Kind, entity: (&'static str, &str), body: Value) -> Self {
-        Self { status, body, kind, entity: (entity.0, entity.1.to_owned()), zone: None }
+        Self { status, body, kind, entity: (entity.0, entity.1.to_owned()), zone: None, version: None }
     }
 
     pub(crate) fn created(entity: (&'static str, &str), body: Value) -> Self {
         Self::new(StatusCode::CREATED, Kind::Create, entity, body)
+    }
+
+    /// Made together with its first version.
+    pub(crate) fn with_first(mut self, table: &'static str, version: &str) -> Self {
+        self.version = Some(Version { table, id: version.to_owned(), first: true });
+        self
+    }
+
+    /// A version was made, of an entity that was there before.
+    pub(crate) fn versioned(
+        entity: (&'static str, &str),
+        version: (&'static str, &str),
+        body: Value,
+    ) -> Self {
+        let version = Version { table: version.0, id: version.1.to_owned(), first: false };
+        Self { version: Some(version), ..Self::created(entity, body) }
     }
 
     pub(crate) fn updated(entity: (&'static str, &str), body: Value) -> Self {
@@ -97,7 +126,8 @@ impl App {
     pub(crate) fn new(config: Config, limits: Limits) -> Self {
         let ledger = Ledger::new(config.store.clone(), config.hmac_key);
         let Config { store, vault, keys, providers, .. } = config;
-        Self(Arc::new(Inner { store, vault, keys, ledger, providers, rates: Rates::new(limits) }))
+        let (rates, checking) = (Rates::new(limits), tokio::sync::Mutex::default());
+        Self(Arc::new(Inner { store, vault, keys, ledger, providers, rates, checking }))
     }
 
     /// Makes a change and its record in one transaction, and answers after the commit. `request` is the body that asked

@@ -1,7 +1,7 @@
 //! Client secrets: rotation, custody, and clients that register for a short time (contract admin-audit §5.2, §8.1).
 
 use crate::app::{App, Done, Kind, require_zone, zone_id};
-use crate::applications::{find, with_secret};
+use crate::applications::find;
 use crate::body::{Body, Text};
 use crate::custody;
 use crate::gate::Call;
@@ -55,21 +55,21 @@ pub(crate) async fn rotate(
             }
             tx.record_change(&zone_id(&zone)?, &Change::Application { id: id.clone() }).await?;
             let row = find(tx.connection(), &actor, &zone, &id).await?.json;
-            let body = with_secret(row, &secret);
+            let body = custody::shown("client_secret", row, &secret);
             Ok(Done::new(StatusCode::OK, Kind::SecretRotation, ("applications", &id), body))
         })
     })
     .await
 }
 
-/// `GET /v1/zones/:z/applications/:id/client-secret`. Who may only read may not read secrets; whoever may is named in
-/// the ledger before the secret leaves.
+/// `GET /v1/zones/:z/applications/:id/client-secret`. It takes the capability `admin`; whoever has it is named in the
+/// ledger before the secret leaves.
 pub(crate) async fn reveal(
     State(app): State<App>,
     Extension(call): Extension<Arc<Call>>,
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
-    call.may_read_secrets()?;
+    call.require_admin()?;
     let zone = zone_id(&zone)?;
     let place = place(zone.as_str(), &id);
     let (actor, request_id, taken_from) = (call.actor.clone(), call.request_id.clone(), place.clone());
@@ -170,7 +170,7 @@ pub(crate) async fn register(
             .execute(&mut *tx.connection())
             .await?;
             let row = find(tx.connection(), &actor, zone.as_str(), &id).await?.json;
-            Ok(Done::created(("applications", &id), with_secret(row, &secret)))
+            Ok(Done::created(("applications", &id), custody::shown("client_secret", row, &secret)))
         })
     })
     .await

@@ -190,18 +190,10 @@ pub(crate) async fn create(
             .await?;
             custody::keep(tx, &vault, &place(zone.as_str(), &id), &secret).await?;
             let row = find(tx.connection(), &actor, zone.as_str(), &id).await?;
-            Ok(Done::created(("applications", &id), with_secret(row.json, &secret)))
+            Ok(Done::created(("applications", &id), custody::shown("client_secret", row.json, &secret)))
         })
     })
     .await
-}
-
-/// The row together with the secret, which is shown this once.
-pub(crate) fn with_secret(mut row: Value, secret: &str) -> Value {
-    if let Some(members) = row.as_object_mut() {
-        members.insert("client_secret".to_owned(), secret.into());
-    }
-    row
 }
 
 /// `PATCH /v1/zones/:z/applications/:id`

@@ -3,7 +3,7 @@
 use crate::app::{App, Done, Kind, zone_id};
 use crate::body::Body;
 use crate::gate::Call;
-use crate::page::{CREATED, EVENTS, Params, page};
+use crate::page::{CONFIGURATION, CREATED, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -98,7 +98,7 @@ pub(crate) async fn list(
     if let Some(until) = params.time("until")? {
         select = select.and_number("created_at <= ?", until);
     }
-    page(&app, &params, EVENTS, select, CREATED, |row| item(row, now)).await
+    page(&app, &params, CONFIGURATION, select, CREATED, |row| item(row, now)).await
 }
 
 /// `GET /v1/zones/:z/approvals/counts`

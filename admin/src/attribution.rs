@@ -10,6 +10,8 @@ use caracal_store::{StoreError, WriteTx};
 
 const AUTHORIZED_BY: HeaderName = HeaderName::from_static("x-caracal-authorized-by");
 const CREATED_VIA: HeaderName = HeaderName::from_static("x-caracal-created-via");
+const CREATED_COLUMN: &str = "created_via_operator";
+const UPDATED_COLUMN: &str = "updated_via_operator";
 /// The longest name.
 const MAX_NAME: usize = 256;
 
@@ -42,24 +44,37 @@ fn is_name(name: &str) -> bool {
 /// Marks what was made or changed through an operator's console, in the transaction of the change. A change by anyone
 /// else takes the mark of the last change away.
 pub(crate) async fn mark(tx: &mut WriteTx<'_>, call: &Call, done: &mut Done) -> Result<(), StoreError> {
-    let (entity, id) = (done.entity.0, done.entity.1.clone());
+    let (entity, id) = (done.entity.0, done.entity.1.as_str());
     let Some(table) = table_of(entity) else { return Ok(()) };
-    let (column, wanted) = match done.kind {
-        Kind::Create if call.actor.attribution.via_operator => ("created_via_operator", true),
-        Kind::Create | Kind::Delete => return Ok(()),
-        _ => ("updated_via_operator", call.actor.attribution.via_operator),
+    let zone = if entity == "zones" { Some(id) } else { call.zone() };
+    let marks = call.actor.attribution.via_operator && has_badge(tx, zone).await?;
+    if let Some(version) = &done.version {
+        set(tx, version.table, CREATED_COLUMN, &version.id, marks).await?;
+    }
+    // Who makes a further version changes what it is a version of.
+    let further = done.version.as_ref().is_some_and(|version| !version.first);
+    let column = match done.kind {
+        Kind::Delete => return Ok(()),
+        Kind::Create if !further => CREATED_COLUMN,
+        _ => UPDATED_COLUMN,
     };
-    let zone = if entity == "zones" { Some(id.as_str()) } else { call.zone() };
-    let marks = wanted && has_badge(tx, zone).await?;
-    let sql = format!("UPDATE {table} SET {column} = $1 WHERE id = $2 AND {column} <> $1");
-    sqlx::query(sqlx::AssertSqlSafe(sql))
-        .bind(i64::from(marks))
-        .bind(id)
-        .execute(&mut *tx.connection())
-        .await?;
+    set(tx, table, column, id, marks).await?;
     if let Some(member) = done.body.get_mut(column) {
         *member = marks.into();
     }
+    Ok(())
+}
+
+async fn set(
+    tx: &mut WriteTx<'_>,
+    table: &str,
+    column: &str,
+    id: &str,
+    marks: bool,
+) -> Result<(), StoreError> {
+    let sql = format!("UPDATE {table} SET {column} = $1 WHERE id = $2 AND {column} <> $1");
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(i64::from(marks)).bind(id);
+    query.execute(&mut *tx.connection()).await?;
     Ok(())
 }
 
@@ -80,7 +95,7 @@ fn table_of(entity: &str) -> Option<&'static str> {
         "policy-sets" => Some("policy_sets"),
         "providers" => Some("providers"),
         "resources" => Some("resources"),
-        "subject_issuers" | "subject-issuers" => Some("subject_issuers"),
+        "subject-issuers" => Some("subject_issuers"),
         "workloads" => Some("workloads"),
         "zones" => Some("zones"),
         _ => None,

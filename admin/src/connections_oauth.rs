@@ -215,7 +215,7 @@ impl App {
         let actor_id: String = row.try_get("actor_id")?;
         // Whoever began it has to be allowed to, still.
         let live: Option<String> = sqlx::query_scalar(
-            "SELECT capability FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL AND capability = 'write'",
+            "SELECT capability FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL AND capability IN ('admin', 'write')",
         )
         .bind(actor_id.as_str())
         .fetch_optional(&mut *self.store.read().await?)

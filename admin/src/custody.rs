@@ -51,6 +51,14 @@ pub(crate) async fn take(
     Ok(envelope)
 }
 
+/// A row together with a secret, which is shown this once.
+pub(crate) fn shown(member: &str, mut row: Value, secret: &str) -> Value {
+    if let Some(members) = row.as_object_mut() {
+        members.insert(member.to_owned(), secret.into());
+    }
+    row
+}
+
 /// The secret in an envelope.
 pub(crate) fn open(vault: &Vault, envelope: &str, place: &str) -> Result<String, Problem> {
     let secret = vault.open(envelope, place)?;

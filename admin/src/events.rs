@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::csv;
 use crate::page::{EVENTS, Params, envelope};
 use crate::problem::Problem;
-use crate::projection::Projection;
+use crate::projection::{OF_EVENTS, Projection};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -31,23 +31,6 @@ const REDACTED: [&str; 17] = [
     "session_id",
     "set_cookie",
     "token",
-];
-/// The columns of CSV without a choice (contract admin-audit §6.1).
-const CSV_COLUMNS: [&str; 14] = [
-    "id",
-    "zone_id",
-    "event_type",
-    "request_id",
-    "decision",
-    "policy_set_id",
-    "policy_set_version_id",
-    "manifest_sha",
-    "evaluation_status",
-    "determining_policies_json",
-    "diagnostics_json",
-    "metadata_json",
-    "occurred_at",
-    "ingested_at",
 ];
 const MAX_TYPES: usize = 16;
 
@@ -128,19 +111,16 @@ pub(crate) async fn list(
     params: Params,
 ) -> Result<Response, Problem> {
     let csv = csv::wanted(&params)?;
-    let projection = params.text("fields", 1000)?.map(Projection::parse).transpose()?;
+    let chosen = OF_EVENTS.chosen(&params, csv)?;
     let (filter, limit, cursor) = (filter(&params)?, params.limit(EVENTS)?, params.cursor()?);
     let page = app.ledger.list(&zone, &filter, cursor.as_ref(), limit).await?;
     let items = page.items.iter().map(to_json);
-    let items = match &projection {
-        Some(projection) => items.map(|item| projection.apply(&item)).collect(),
+    let items = match &chosen {
+        Some(chosen) => items.map(|item| chosen.apply(&item)).collect(),
         None => items.collect(),
     };
     let (name, page) = (format!("audit-{zone}"), envelope(items, page.next.as_ref()));
-    Ok(match &projection {
-        Some(projection) => csv::answer(csv, &name, projection.names(), page),
-        None => csv::answer(csv, &name, CSV_COLUMNS, page),
-    })
+    Ok(csv::answer(csv, &name, chosen.iter().flat_map(Projection::names), page))
 }
 
 /// `GET /v1/zones/:z/audit/by-request/:request`

@@ -25,6 +25,7 @@ const LAST_USED_EVERY: i64 = 60_000;
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Capability {
+    Admin,
     Approve,
     Read,
     Write,
@@ -90,12 +91,17 @@ impl Call {
         verdict && end.nth(1) == Some("approvals") && self.method == Method::POST
     }
 
-    /// Who may only read, or only decide, may not read secrets.
-    pub(crate) fn may_read_secrets(&self) -> Result<(), Problem> {
+    /// What neither reading nor writing is enough for: secrets, the life of evidence, tokens that approve.
+    pub(crate) fn require_admin(&self) -> Result<(), Problem> {
         match self.actor.capability {
-            Capability::Write => Ok(()),
+            _ if self.actor.bootstrap => Ok(()),
+            Capability::Admin => Ok(()),
             Capability::Read => Err(Problem::forbidden("admin_token_read_only")),
             Capability::Approve => Err(Problem::forbidden("admin_token_approve_only")),
+            Capability::Write => {
+                let why = "it takes a token with the capability admin, or the bootstrap credential";
+                Err(Problem::forbidden("admin_capability_required").because(why))
+            }
         }
     }
 
@@ -107,7 +113,7 @@ impl Call {
             Capability::Approve if self.changes() && !self.decides_approval() => {
                 return Err(Problem::forbidden("admin_token_approve_only"));
             }
-            Capability::Write if self.decides_approval() && !actor.bootstrap => {
+            Capability::Admin | Capability::Write if self.decides_approval() && !actor.bootstrap => {
                 return Err(Problem::forbidden("approve_capability_required"));
             }
             _ => {}
@@ -236,6 +242,7 @@ async fn identify(
         name: row.try_get("name")?,
         zone: row.try_get("zone_id")?,
         capability: match capability.as_str() {
+            "admin" => Capability::Admin,
             "write" => Capability::Write,
             "approve" => Capability::Approve,
             _ => Capability::Read,

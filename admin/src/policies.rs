@@ -1,10 +1,10 @@
 //! Policies and their versions, which never change (contract admin-audit §5.10).
 
-use crate::app::{App, Done, archive_row, require_zone, zone_id};
+use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::gate::Call;
 use crate::names::{Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, one, page};
+use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -16,7 +16,6 @@ use caracal_store::{StoreError, WriteTx, clock, ids};
 use caracal_sts::policy::{POLICY_SCHEMA_VERSION, PolicyDocument, ValidationError};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 const COLUMNS: &str = "SELECT id, zone_id, name, description, created_by, created_via_operator, updated_by, \
@@ -46,16 +45,22 @@ impl TryFrom<String> for Content {
     }
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "description": row.opt_text("description")?,
-    }))
-}
+/// Policies.
+pub(crate) struct Policy;
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select.and("archived_at IS NULL"), to_json, "policy_not_found").await
+impl Object for Policy {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "policies";
+    const ENTITY: &'static str = "policies";
+    const ABSENT: &'static str = "policy_not_found";
+    const LISTED: Listed = Listed::InUse;
+
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "description": row.opt_text("description")?,
+        }))
+    }
 }
 
 /// Checks a text on a thread where it may take its time.
@@ -91,23 +96,13 @@ pub(crate) async fn validate(body: Body) -> Result<Json<Value>, Problem> {
     })))
 }
 
-/// `GET /v1/zones/:z/policies`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and("archived_at IS NULL");
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
 /// `GET /v1/zones/:z/policies/:id`, with all versions, newest first.
 pub(crate) async fn get(
     State(app): State<App>,
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     let mut connection = app.store.read().await?;
-    let mut policy = find(&mut connection, &zone, &id).await?;
+    let mut policy = find::<Policy>(&mut connection, &zone, &id).await?;
     let rows = Select::new(
         "SELECT id, policy_id, version, content, content_sha256, schema_version, created_by, created_via_operator, \
          created_at FROM policy_versions",
@@ -165,7 +160,8 @@ pub(crate) async fn create(
                 "id": id, "version_id": version.get("id"), "zone_id": zone.as_str(), "name": create.name.0,
                 "description": create.description, "version": version,
             });
-            Ok(Done::created(("policies", &id), body))
+            let first = version.get("id").and_then(Value::as_str).unwrap_or_default();
+            Ok(Done::created(("policies", &id), body).with_first("policy_versions", first))
         })
     })
     .await
@@ -215,13 +211,13 @@ pub(crate) async fn add_version(
     let zone = zone_id(&zone)?;
     let (value, request): (_, OnlyContent) = body.parse("invalid_body")?;
     let mut connection = app.store.read().await?;
-    find(&mut connection, zone.as_str(), &id).await?;
+    find::<Policy>(&mut connection, zone.as_str(), &id).await?;
     drop(connection);
     let document = accepted(request.content).await?;
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), zone.as_str(), &id).await?;
+            find::<Policy>(tx.connection(), zone.as_str(), &id).await?;
             let mut version = insert_version(tx, &zone, &id, &document, &author).await?;
             let now = tx.now();
             sqlx::query("UPDATE policies SET updated_at = $1, updated_by = $2 WHERE id = $3")
@@ -230,28 +226,11 @@ pub(crate) async fn add_version(
                 .bind(id.as_str())
                 .execute(&mut *tx.connection())
                 .await?;
-            let version_id = version.get("id").cloned().unwrap_or_default();
+            let version_id = version.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
             if let Some(members) = version.as_object_mut() {
-                members.insert("version_id".to_owned(), version_id);
+                members.insert("version_id".to_owned(), version_id.as_str().into());
             }
-            Ok(Done::created(("policies", &id), version))
-        })
-    })
-    .await
-}
-
-/// `DELETE /v1/zones/:z/policies/:id`. Sets that hold one of its versions keep it.
-pub(crate) async fn archive(
-    State(app): State<App>,
-    Extension(call): Extension<Arc<Call>>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let author = call.actor.author();
-    app.change(&call, None, move |tx| {
-        Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
-            archive_row(tx, "policies", &id, &author).await?;
-            Ok(Done::deleted(("policies", &id)))
+            Ok(Done::versioned(("policies", &id), ("policy_versions", &version_id), version))
         })
     })
     .await

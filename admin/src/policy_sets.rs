@@ -1,10 +1,11 @@
 //! Policy sets and their versions (contract admin-audit §5.12). A version is a list of policy versions that compile
 //! together; one that does not compile is never stored.
 
-use crate::app::{App, Done, require_zone, zone_id};
+use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, one, page};
+use crate::object::{Listed, Object, find, find_or};
+use crate::page::{CONFIGURATION, CREATED, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -43,40 +44,22 @@ pub(crate) struct Entry {
     pub(crate) policy_version_id: String,
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "description": row.opt_text("description")?, "active_version_id": row.opt_text("active_version_id")?,
-    }))
-}
+/// Policy sets.
+pub(crate) struct PolicySet;
 
-pub(crate) async fn find(
-    connection: &mut AnyConnection,
-    zone: &str,
-    id: &str,
-    absent: &'static str,
-) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select.and("archived_at IS NULL"), to_json, absent).await
-}
+impl Object for PolicySet {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "policy_sets";
+    const ENTITY: &'static str = "policy-sets";
+    const ABSENT: &'static str = "policy_set_not_found";
+    const LISTED: Listed = Listed::InUse;
 
-/// `GET /v1/zones/:z/policy-sets`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and("archived_at IS NULL");
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/policy-sets/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id, "policy_set_not_found").await.map(Json)
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "description": row.opt_text("description")?, "active_version_id": row.opt_text("active_version_id")?,
+        }))
+    }
 }
 
 /// `POST /v1/zones/:z/policy-sets`
@@ -107,7 +90,7 @@ pub(crate) async fn create(
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "policy_set_name_conflict"))?;
-            let row = find(tx.connection(), zone.as_str(), &id, "policy_set_not_found").await?;
+            let row = find::<PolicySet>(tx.connection(), zone.as_str(), &id).await?;
             Ok(Done::created(("policy-sets", &id), row))
         })
     })
@@ -194,14 +177,14 @@ pub(crate) async fn add_version(
 ) -> Result<Response, Problem> {
     let (value, request): (_, NewVersion) = body.parse("invalid_body")?;
     let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id, "policy_set_not_found").await?;
+    find::<PolicySet>(&mut connection, &zone, &id).await?;
     let documents = documents(&mut connection, &zone, &request.manifest).await?;
     drop(connection);
     compile(documents).await?;
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id, "policy_set_not_found").await?;
+            find::<PolicySet>(tx.connection(), &zone, &id).await?;
             let last: Option<i64> =
                 sqlx::query_scalar("SELECT MAX(version) FROM policy_set_versions WHERE policy_set_id = $1")
                     .bind(id.as_str())
@@ -230,7 +213,7 @@ pub(crate) async fn add_version(
                 "version_id": version_id, "id": version_id, "policy_set_id": id, "version": version,
                 "manifest_sha256": sha, "schema_version": POLICY_SCHEMA_VERSION, "created_at": clock::iso(now),
             });
-            Ok(Done::created(("policy-sets", &id), body))
+            Ok(Done::versioned(("policy-sets", &id), ("policy_set_versions", &version_id), body))
         })
     })
     .await
@@ -252,7 +235,7 @@ pub(crate) async fn list_versions(
     params: Params,
 ) -> Result<Json<Value>, Problem> {
     let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id, "policy_set_not_found").await?;
+    find::<PolicySet>(&mut connection, &zone, &id).await?;
     drop(connection);
     let select = Select::new(VERSION_COLUMNS).and_text("policy_set_id = ?", id);
     page(&app, &params, CONFIGURATION, select, CREATED, version_json).await
@@ -280,7 +263,7 @@ pub(crate) async fn get_version(
 ) -> Result<Json<Value>, Problem> {
     let mut connection = app.store.read().await?;
     let absent = "policy_set_version_not_found";
-    find(&mut connection, &zone, &id, absent).await?;
+    find_or::<PolicySet>(&mut connection, &zone, &id, absent).await?;
     let (mut row, manifest) = version(&mut connection, &id, &version_id, absent).await?;
     let mut policies = Vec::with_capacity(manifest.len());
     for entry in &manifest {
@@ -308,17 +291,12 @@ pub(crate) async fn archive(
     let author = call.actor.author();
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            let before = find(tx.connection(), zone.as_str(), &id, "policy_set_not_found").await?;
-            let now = tx.now();
-            sqlx::query(
-                "UPDATE policy_sets SET archived_at = $1, updated_at = $1, updated_by = $2, \
-                 active_version_id = NULL, activated_at = NULL WHERE id = $3",
-            )
-            .bind(now)
-            .bind(author)
-            .bind(id.as_str())
-            .execute(&mut *tx.connection())
-            .await?;
+            let before = find::<PolicySet>(tx.connection(), zone.as_str(), &id).await?;
+            archive_row(tx, "policy_sets", &id, &author).await?;
+            sqlx::query("UPDATE policy_sets SET active_version_id = NULL, activated_at = NULL WHERE id = $1")
+                .bind(id.as_str())
+                .execute(&mut *tx.connection())
+                .await?;
             if before.get("active_version_id").is_some_and(Value::is_string) {
                 tx.record_change(&zone, &Change::Policy).await?;
             }

@@ -6,16 +6,15 @@ use crate::body::{Body, Text, require_fields};
 use crate::custody;
 use crate::gate::Call;
 use crate::names::{self, Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
+use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
 use crate::provider_check;
 use crate::provider_config::{self, Config};
 use crate::row::Row;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::{Extension, Json};
-use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
 use caracal_store::change::Change;
 use caracal_store::secrets::Vault;
@@ -25,7 +24,6 @@ use caracal_sts::providers::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -53,19 +51,25 @@ struct Patch {
     config_json: Option<Map<String, Value>>,
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "identifier": row.text("identifier")?, "kind": row.text("kind")?, "config_json": row.json("config_json")?,
-        "secret_config_keys": row.json("secret_config_keys_json")?,
-        "connectivity_failed_at": row.opt_iso("connectivity_failed_at")?,
-        "archived_at": row.opt_iso("archived_at")?,
-    }))
-}
+/// Providers.
+pub(crate) struct ProviderRow;
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select.and("archived_at IS NULL"), to_json, "provider_not_found").await
+impl Object for ProviderRow {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "providers";
+    const ENTITY: &'static str = "providers";
+    const ABSENT: &'static str = "provider_not_found";
+    const LISTED: Listed = Listed::ByStatus;
+
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "identifier": row.text("identifier")?, "kind": row.text("kind")?, "config_json": row.json("config_json")?,
+            "secret_config_keys": row.json("secret_config_keys_json")?,
+            "connectivity_failed_at": row.opt_iso("connectivity_failed_at")?,
+            "archived_at": row.opt_iso("archived_at")?,
+        }))
+    }
 }
 
 /// Seals the secrets of a configuration in place of those before, and answers their names, sorted.
@@ -130,25 +134,6 @@ fn check_identifier(identifier: &str) -> Result<(), Problem> {
 /// Blank texts count as absent.
 fn given(text: Option<String>) -> Option<String> {
     text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-/// `GET /v1/zones/:z/providers`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = by_status(Select::new(COLUMNS).and_text("zone_id = ?", zone), &params)?;
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/providers/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id).await.map(Json)
 }
 
 /// `POST /v1/zones/:z/providers`
@@ -216,7 +201,7 @@ pub(crate) async fn create(
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "provider_identifier_conflict"))?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            let row = find::<ProviderRow>(tx.connection(), zone.as_str(), &id).await?;
             Ok(Done::created(("providers", &id), row))
         })
     })
@@ -253,7 +238,7 @@ pub(crate) async fn patch(
     let (author, vault) = (call.actor.author(), app.vault.clone());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            let before = find(tx.connection(), zone.as_str(), &id).await?;
+            let before = find::<ProviderRow>(tx.connection(), zone.as_str(), &id).await?;
             let old_kind = before.get("kind").and_then(Value::as_str).unwrap_or_default();
             let kind = patch.kind.map_or_else(|| old_kind.to_owned(), |kind| kind.0);
             let configured = patch.config_json.is_some();
@@ -301,7 +286,7 @@ pub(crate) async fn patch(
                     tx.record_change(&zone, &Change::Resource { id: resource }).await?;
                 }
             }
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            let row = find::<ProviderRow>(tx.connection(), zone.as_str(), &id).await?;
             Ok(Done::updated(("providers", &id), row))
         })
     })
@@ -325,7 +310,7 @@ pub(crate) async fn archive(
     let author = call.actor.author();
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            find(tx.connection(), zone.as_str(), &id).await?;
+            find::<ProviderRow>(tx.connection(), zone.as_str(), &id).await?;
             archive_row(tx, "providers", &id, &author).await?;
             custody::forget(tx, &secret_place(zone.as_str(), &id)).await?;
             revoke(tx, &zone, Whose::Provider(&id), &author).await?;

@@ -9,19 +9,17 @@ use crate::events::{Times, redact};
 use crate::gate::Call;
 use crate::page::{EVENTS, Key, Params, page};
 use crate::problem::Problem;
-use crate::row::Row;
+use crate::projection::{OF_CHANGES, Projection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use caracal_audit::chain::{ChainKey, Fault, Head, Link};
+use caracal_audit::chain::{ChainKey, Head};
+use caracal_audit::changes::{COLUMNS, GLOBAL, RecordedChange};
 use caracal_audit::keyset::Select;
-use caracal_audit::verify::{Finding, Report};
-use caracal_store::{Store, StoreError, WriteTx, ids};
+use caracal_store::{StoreError, WriteTx, ids};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// The chain of what belongs to no zone.
-const GLOBAL: &str = "global";
 /// How deep and how many names of members are recorded.
 const MAX_DEPTH: usize = 3;
 const MAX_FIELDS: usize = 64;
@@ -37,24 +35,6 @@ const SECRETS: [&str; 10] = [
     "refresh_token",
     "secret",
     "token",
-];
-
-/// The columns of CSV.
-const CSV_COLUMNS: [&str; 14] = [
-    "id",
-    "request_id",
-    "actor_id",
-    "actor_name",
-    "actor_scope",
-    "action",
-    "method",
-    "path",
-    "entity_type",
-    "entity_id",
-    "status_code",
-    "payload_json",
-    "occurred_at",
-    "chain_seq",
 ];
 
 /// What is known of a record before its change is made.
@@ -138,18 +118,26 @@ impl Draft {
         .fetch_optional(&mut *tx.connection())
         .await?;
         let head = head.map(|(seq, content_sha256)| Head { seq, content_sha256 });
-        let (id, now) = (ids::new_id(), tx.now());
-        let (actor_id, actor_name, actor_scope) = &self.actor;
-        let action = format!("{} {}", self.method, self.path);
+        let (actor_id, actor_name, actor_scope) = self.actor.clone();
         let (entity_type, entity_id) = said.entity.unzip();
-        let status = i64::from(said.status.as_u16());
-        let payload = caracal_audit::canonical::to_text(&said.payload);
-        let content = json!({
-            "id": id, "zone_id": said.zone, "request_id": self.request_id, "actor_id": actor_id,
-            "actor_name": actor_name, "actor_scope": actor_scope, "action": action, "method": self.method,
-            "path": self.path, "entity_type": entity_type, "entity_id": entity_id, "status_code": status,
-            "payload_json": payload, "occurred_at": now,
-        });
+        let change = RecordedChange {
+            id: ids::new_id(),
+            zone_id: said.zone.map(str::to_owned),
+            request_id: self.request_id.clone(),
+            actor_id,
+            actor_name,
+            actor_scope: actor_scope.to_owned(),
+            action: format!("{} {}", self.method, self.path),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            entity_type: entity_type.map(str::to_owned),
+            entity_id: entity_id.map(str::to_owned),
+            status_code: i64::from(said.status.as_u16()),
+            payload_json: Some(caracal_audit::canonical::to_text(&said.payload)),
+            occurred_at: tx.now(),
+        };
+        let content =
+            serde_json::to_value(&change).map_err(|error| StoreError::corrupt(error.to_string()))?;
         let link = key.link(head.as_ref(), &content);
         sqlx::query(
             "INSERT INTO admin_audit_events (id, chain_key, chain_seq, zone_id, request_id, actor_id, actor_name, \
@@ -157,22 +145,22 @@ impl Draft {
              content_sha256, prev_content_sha256, chain_hmac) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         )
-        .bind(id)
+        .bind(change.id)
         .bind(chain)
         .bind(link.seq)
-        .bind(said.zone)
-        .bind(self.request_id.as_str())
-        .bind(actor_id.as_str())
-        .bind(actor_name.as_str())
-        .bind(*actor_scope)
-        .bind(action)
-        .bind(self.method.as_str())
-        .bind(self.path.as_str())
-        .bind(entity_type)
-        .bind(entity_id)
-        .bind(status)
-        .bind(payload)
-        .bind(now)
+        .bind(change.zone_id)
+        .bind(change.request_id)
+        .bind(change.actor_id)
+        .bind(change.actor_name)
+        .bind(change.actor_scope)
+        .bind(change.action)
+        .bind(change.method)
+        .bind(change.path)
+        .bind(change.entity_type)
+        .bind(change.entity_id)
+        .bind(change.status_code)
+        .bind(change.payload_json)
+        .bind(change.occurred_at)
         .bind(link.content_sha256)
         .bind(link.prev)
         .bind(link.hmac)
@@ -210,10 +198,6 @@ fn collect(fields: &mut BTreeSet<String>, value: &Value, prefix: &str, depth: us
     }
 }
 
-const COLUMNS: &str = "SELECT id, chain_key, chain_seq, zone_id, request_id, actor_id, actor_name, actor_scope, \
-     action, method, path, entity_type, entity_id, status_code, payload_json, occurred_at, content_sha256, \
-     prev_content_sha256, chain_hmac FROM admin_audit_events";
-
 /// `GET /v1/zones/:z/admin-audit` (contract admin-audit §6.6).
 pub(crate) async fn list(
     State(app): State<App>,
@@ -230,8 +214,10 @@ pub(crate) async fn list_global(State(app): State<App>, params: Params) -> Resul
 
 async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Response, Problem> {
     let csv = csv::wanted(params)?;
+    let chosen = OF_CHANGES.chosen(params, csv)?;
     let times = Times::of(params)?;
-    let mut select = Select::new(COLUMNS).and_text("chain_key = ?", chain);
+    let select = format!("SELECT {COLUMNS} FROM admin_audit_events");
+    let mut select = Select::new(&select).and_text("chain_key = ?", chain);
     if let Some(since) = times.since {
         select = select.and_number("occurred_at >= ?", since);
     }
@@ -252,7 +238,7 @@ async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Response, P
     let page = page(app, params, EVENTS, select, key, |row| {
         let mut payload = row.json("payload_json")?;
         redact(&mut payload);
-        Ok(json!({
+        let item = json!({
             "id": row.text("id")?, "request_id": row.text("request_id")?, "actor_id": row.text("actor_id")?,
             "actor_name": row.text("actor_name")?, "actor_scope": row.text("actor_scope")?,
             "action": row.text("action")?, "method": row.text("method")?, "path": row.text("path")?,
@@ -260,44 +246,11 @@ async fn of_chain(app: &App, chain: &str, params: &Params) -> Result<Response, P
             "status_code": row.int("status_code")?, "payload_json": payload,
             "occurred_at": row.iso("occurred_at")?, "chain_seq": row.int("chain_seq")?.to_string(),
             "signed": !row.text("chain_hmac")?.is_empty(),
-        }))
+        });
+        Ok(chosen.as_ref().map_or_else(|| item.clone(), |chosen| chosen.apply(&item)))
     })
     .await?;
-    Ok(csv::answer(csv, &format!("admin-audit-{chain}"), CSV_COLUMNS, page))
-}
-
-/// Checks the chain of a zone's changes, or with `None` of what belongs to no zone.
-pub async fn verify(store: &Store, key: &ChainKey, zone: Option<&str>) -> Result<Report, StoreError> {
-    let mut connection = store.read().await?;
-    let rows = Select::new(COLUMNS)
-        .and_text("chain_key = ?", zone.unwrap_or(GLOBAL))
-        .all(&mut connection, " ORDER BY chain_seq")
-        .await?;
-    let mut report = Report::default();
-    for row in &rows {
-        let row = Row(row);
-        let content = json!({
-            "id": row.text("id")?, "zone_id": row.opt_text("zone_id")?, "request_id": row.text("request_id")?,
-            "actor_id": row.text("actor_id")?, "actor_name": row.text("actor_name")?,
-            "actor_scope": row.text("actor_scope")?, "action": row.text("action")?, "method": row.text("method")?,
-            "path": row.text("path")?, "entity_type": row.opt_text("entity_type")?,
-            "entity_id": row.opt_text("entity_id")?, "status_code": row.int("status_code")?,
-            "payload_json": row.opt_text("payload_json")?, "occurred_at": row.int("occurred_at")?,
-        });
-        let link = Link {
-            seq: row.int("chain_seq")?,
-            prev: row.opt_text("prev_content_sha256")?,
-            content_sha256: row.text("content_sha256")?,
-            hmac: row.text("chain_hmac")?,
-        };
-        for fault in key.check(report.head.as_ref(), &content, &link) {
-            let fault: Fault = fault;
-            report.findings.push(Finding { chain_seq: link.seq, id: row.text("id")?, fault });
-        }
-        report.checked += 1;
-        report.head = Some(Head { seq: link.seq, content_sha256: link.content_sha256 });
-    }
-    Ok(report)
+    Ok(csv::answer(csv, &format!("admin-audit-{chain}"), chosen.iter().flat_map(Projection::names), page))
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ use crate::body::{Body, require_fields};
 use crate::gate::Call;
 use crate::mcp_input;
 use crate::names::{self, Field, refuse_reserved};
-use crate::page::{CONFIGURATION, CREATED, Params, by_status, one, page};
+use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
 use crate::resource_input::{self, Enforcement, Input, MandateUse, OperationInput};
 use crate::row::Row;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use axum::{Extension, Json};
-use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
 use caracal_mandate::mcp::McpEntry;
 use caracal_store::change::Change;
@@ -40,40 +39,27 @@ const FIELDS: [&str; 9] = [
     "mcp",
 ];
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "identifier": row.text("identifier")?, "upstream_url": row.opt_text("upstream_url")?,
-        "scopes": row.json("scopes_json")?, "credential_provider_id": row.text("credential_provider_id")?,
-        "operations": row.json("operations_json")?,
-        "operation_enforcement": row.text("operation_enforcement")?, "mandate_use": row.text("mandate_use")?,
-        "mcp": row.json("mcp_json")?,
-        "archived_at": row.opt_iso("archived_at")?,
-    }))
-}
+/// Resources.
+pub(crate) struct Resource;
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select.and("archived_at IS NULL"), to_json, "resource_not_found").await
-}
+impl Object for Resource {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "resources";
+    const ENTITY: &'static str = "resources";
+    const ABSENT: &'static str = "resource_not_found";
+    const LISTED: Listed = Listed::ByStatus;
 
-/// `GET /v1/zones/:z/resources`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = by_status(Select::new(COLUMNS).and_text("zone_id = ?", zone), &params)?;
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/resources/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id).await.map(Json)
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "identifier": row.text("identifier")?, "upstream_url": row.opt_text("upstream_url")?,
+            "scopes": row.json("scopes_json")?, "credential_provider_id": row.text("credential_provider_id")?,
+            "operations": row.json("operations_json")?,
+            "operation_enforcement": row.text("operation_enforcement")?, "mandate_use": row.text("mandate_use")?,
+            "mcp": row.json("mcp_json")?,
+            "archived_at": row.opt_iso("archived_at")?,
+        }))
+    }
 }
 
 /// The provider and the upstream that every resource needs, in the order in which their absence is told.
@@ -127,12 +113,7 @@ pub(crate) async fn create(
         Box::pin(async move {
             require_zone(tx.connection(), &zone).await?;
             require_provider(tx.connection(), &zone, provider.as_deref().unwrap_or_default()).await?;
-            let count: i64 =
-                sqlx::query_scalar("SELECT COUNT(*) FROM resources WHERE zone_id = $1 AND archived_at IS NULL")
-                    .bind(zone.as_str())
-                    .fetch_one(&mut *tx.connection())
-                    .await?;
-            if count >= MAX_PER_ZONE {
+            if count(tx, &zone, 1).await? > MAX_PER_ZONE {
                 return Err(Problem::conflict("resource_quota_exceeded"));
             }
             let name = input.name.map(|name| name.0);
@@ -163,7 +144,7 @@ pub(crate) async fn create(
             .await
             .map_err(|error| Problem::of_write(error, "resource_identifier_conflict"))?;
             tx.record_change(&zone, &Change::Resource { id: id.clone() }).await?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            let row = find::<Resource>(tx.connection(), zone.as_str(), &id).await?;
             Ok(Done::created(("resources", &id), row))
         })
     })
@@ -177,14 +158,24 @@ fn stored(mcp: Option<&McpEntry>, scopes: &[String]) -> Result<Option<String>, P
     Ok(Some(json!(mcp).to_string()))
 }
 
+/// Counts so many more resources of a zone, and answers how many there are.
+async fn count(tx: &mut WriteTx<'_>, zone: &ZoneId, more: i64) -> Result<i64, StoreError> {
+    let sql = "UPDATE zones SET resource_count = resource_count + $1 WHERE id = $2 RETURNING resource_count";
+    let query = sqlx::query_scalar(sql).bind(more).bind(zone.as_str());
+    Ok(query.fetch_one(&mut *tx.connection()).await?)
+}
+
 async fn free_identifier(tx: &mut WriteTx<'_>, zone: &ZoneId, name: &str) -> Result<String, Problem> {
     let base = format!("resource://{}", names::slug(name, "resource"));
     let taken: Vec<String> = sqlx::query_scalar(
-        "SELECT identifier FROM resources WHERE zone_id = $1 AND (identifier = $2 OR identifier LIKE $3)",
+        "SELECT identifier FROM resources WHERE zone_id = $1 AND identifier = $2 \
+         UNION SELECT identifier FROM resources WHERE zone_id = $1 AND identifier >= $3 AND identifier < $4",
     )
     .bind(zone.as_str())
     .bind(base.as_str())
-    .bind(format!("{base}-%"))
+    // What begins with the base and a hyphen: the dot is the next character.
+    .bind(format!("{base}-"))
+    .bind(format!("{base}."))
     .fetch_all(&mut *tx.connection())
     .await?;
     Ok(names::free(&base, &HashSet::from_iter(taken)))
@@ -214,7 +205,7 @@ pub(crate) async fn patch(
     let actor = call.actor.clone();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            let before = find(tx.connection(), zone.as_str(), &id).await?;
+            let before = find::<Resource>(tx.connection(), zone.as_str(), &id).await?;
             let old_identifier: String = member(&before, "identifier")?;
             let scopes = scopes.map_or_else(|| member::<Vec<String>>(&before, "scopes"), Ok)?;
             let operations =
@@ -261,7 +252,7 @@ pub(crate) async fn patch(
                 tx.record_change(&zone, &Change::ResourceGone { identifier: old_identifier }).await?;
             }
             tx.record_change(&zone, &Change::Resource { id: id.clone() }).await?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
+            let row = find::<Resource>(tx.connection(), zone.as_str(), &id).await?;
             Ok(Done::updated(("resources", &id), row))
         })
     })
@@ -278,8 +269,9 @@ pub(crate) async fn archive(
     let author = call.actor.author();
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            let before = find(tx.connection(), zone.as_str(), &id).await?;
+            let before = find::<Resource>(tx.connection(), zone.as_str(), &id).await?;
             archive_row(tx, "resources", &id, &author).await?;
+            count(tx, &zone, -1).await?;
             let identifier = member(&before, "identifier")?;
             tx.record_change(&zone, &Change::ResourceGone { identifier }).await?;
             Ok(Done::deleted(("resources", &id)))

@@ -118,16 +118,13 @@ pub(crate) async fn retention(State(app): State<App>) -> Result<Json<Value>, Pro
 }
 
 /// `PUT /v1/audit-retention`. Whoever shortens it destroys evidence, so a token that may write is not enough: it takes
-/// the bootstrap credential.
+/// the capability `admin`.
 pub(crate) async fn set_retention(
     State(app): State<App>,
     Extension(call): Extension<Arc<Call>>,
     body: Body,
 ) -> Result<Response, Problem> {
-    if !call.actor.bootstrap {
-        let why = "how long evidence is kept is set with the bootstrap credential only";
-        return Err(Problem::forbidden("bootstrap_credential_required").because(why));
-    }
+    call.require_admin()?;
     let (value, wanted): (_, Retention) = body.parse("invalid_body")?;
     RETENTION.put(&app, &call, &value, wanted.retention_days).await
 }

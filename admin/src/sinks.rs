@@ -5,7 +5,8 @@ use crate::app::{App, Done, Kind, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, one, page};
+use crate::object::{Listed, Object, find};
+use crate::page::{CONFIGURATION, Params, page};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
@@ -16,7 +17,6 @@ use caracal_audit::keyset::Select;
 use caracal_store::{StoreError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -98,15 +98,26 @@ fn new_secret() -> Result<String, StoreError> {
     Ok(secret)
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    Ok(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "url": row.text("url")?, "event_types": row.json("event_types_json")?, "active": row.flag("active")?,
-        "consecutive_failures": row.int("consecutive_failures")?,
-        "last_success_at": row.opt_iso("last_success_at")?, "last_failure_at": row.opt_iso("last_failure_at")?,
-        "last_error": row.opt_text("last_error")?, "created_at": row.iso("created_at")?,
-        "updated_at": row.iso("updated_at")?,
-    }))
+/// Notification sinks.
+pub(crate) struct Sink;
+
+impl Object for Sink {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "notification_sinks";
+    const ENTITY: &'static str = "notification-sinks";
+    const ABSENT: &'static str = "sink_not_found";
+    const LISTED: Listed = Listed::All;
+
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        Ok(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "url": row.text("url")?, "event_types": row.json("event_types_json")?, "active": row.flag("active")?,
+            "consecutive_failures": row.int("consecutive_failures")?,
+            "last_success_at": row.opt_iso("last_success_at")?, "last_failure_at": row.opt_iso("last_failure_at")?,
+            "last_error": row.opt_text("last_error")?, "created_at": row.iso("created_at")?,
+            "updated_at": row.iso("updated_at")?,
+        }))
+    }
 }
 
 fn delivery_json(row: Row<'_>) -> Result<Value, StoreError> {
@@ -117,38 +128,6 @@ fn delivery_json(row: Row<'_>) -> Result<Value, StoreError> {
         "abandoned_at": row.opt_iso("abandoned_at")?, "response_status": row.opt_int("response_status")?,
         "last_error": row.opt_text("last_error")?, "created_at": row.iso("created_at")?,
     }))
-}
-
-/// The row together with the secret, which is shown this once.
-fn with_secret(mut row: Value, secret: String) -> Value {
-    if let Some(members) = row.as_object_mut() {
-        members.insert("secret".to_owned(), secret.into());
-    }
-    row
-}
-
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select, to_json, "sink_not_found").await
-}
-
-/// `GET /v1/zones/:z/notification-sinks`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone);
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/notification-sinks/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id).await.map(Json)
 }
 
 /// `GET /v1/zones/:z/notification-sinks/:id/deliveries`; of a sink that is not there, none.
@@ -203,8 +182,8 @@ pub(crate) async fn create(
             .execute(&mut *tx.connection())
             .await?;
             custody::keep(tx, &vault, &place(zone.as_str(), &id), &secret).await?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
-            Ok(Done::created(("notification-sinks", &id), with_secret(row, secret)))
+            let row = find::<Sink>(tx.connection(), zone.as_str(), &id).await?;
+            Ok(Done::created(("notification-sinks", &id), custody::shown("secret", row, &secret)))
         })
     })
     .await
@@ -225,7 +204,7 @@ pub(crate) async fn patch(
     let types = patch.event_types.map(types).transpose()?;
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<Sink>(tx.connection(), &zone, &id).await?;
             let now = tx.now();
             sqlx::query(
                 "UPDATE notification_sinks SET name = COALESCE($1, name), url = COALESCE($2, url), \
@@ -240,7 +219,7 @@ pub(crate) async fn patch(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
-            let row = find(tx.connection(), &zone, &id).await?;
+            let row = find::<Sink>(tx.connection(), &zone, &id).await?;
             Ok(Done::updated(("notification-sinks", &id), row))
         })
     })
@@ -256,10 +235,10 @@ pub(crate) async fn rotate(
     let vault = app.vault.clone();
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            let row = find(tx.connection(), &zone, &id).await?;
+            let row = find::<Sink>(tx.connection(), &zone, &id).await?;
             let secret = new_secret()?;
             custody::keep(tx, &vault, &place(&zone, &id), &secret).await?;
-            let body = with_secret(row, secret);
+            let body = custody::shown("secret", row, &secret);
             Ok(Done::new(StatusCode::OK, Kind::SecretRotation, ("notification-sinks", &id), body))
         })
     })
@@ -274,7 +253,7 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<Sink>(tx.connection(), &zone, &id).await?;
             for sql in [
                 "DELETE FROM notification_deliveries WHERE sink_id = $1",
                 "DELETE FROM notification_sinks WHERE id = $1",

@@ -1,20 +1,18 @@
 //! Issuers of users that a zone trusts (contract admin-audit §5.9).
 
-use crate::app::{App, Done, archive_row, require_zone, zone_id};
+use crate::app::{App, Done, require_zone, zone_id};
 use crate::body::{Body, Text};
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, one, page};
+use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
 use crate::row::Row;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
-use axum::{Extension, Json};
-use caracal_audit::keyset::Select;
 use caracal_store::{StoreError, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 const COLUMNS: &str = "SELECT id, zone_id, issuer, jwks_url, audience, created_by, created_via_operator, updated_by, \
@@ -60,35 +58,22 @@ impl TryFrom<String> for HttpsUrl {
     }
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "issuer": row.text("issuer")?,
-        "jwks_url": row.text("jwks_url")?, "audience": row.text("audience")?,
-    }))
-}
+/// Issuers of users.
+pub(crate) struct SubjectIssuer;
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select.and("archived_at IS NULL"), to_json, "subject_issuer_not_found").await
-}
+impl Object for SubjectIssuer {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "subject_issuers";
+    const ENTITY: &'static str = "subject-issuers";
+    const ABSENT: &'static str = "subject_issuer_not_found";
+    const LISTED: Listed = Listed::InUse;
 
-/// `GET /v1/zones/:z/subject-issuers`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and("archived_at IS NULL");
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/subject-issuers/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id).await.map(Json)
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "issuer": row.text("issuer")?,
+            "jwks_url": row.text("jwks_url")?, "audience": row.text("audience")?,
+        }))
+    }
 }
 
 /// `POST /v1/zones/:z/subject-issuers`
@@ -130,8 +115,8 @@ pub(crate) async fn create(
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "subject_issuer_exists"))?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
-            Ok(Done::created(("subject_issuers", &id), row))
+            let row = find::<SubjectIssuer>(tx.connection(), zone.as_str(), &id).await?;
+            Ok(Done::created((SubjectIssuer::ENTITY, &id), row))
         })
     })
     .await
@@ -148,7 +133,7 @@ pub(crate) async fn patch(
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<SubjectIssuer>(tx.connection(), &zone, &id).await?;
             let now = tx.now();
             sqlx::query(
                 "UPDATE subject_issuers SET jwks_url = COALESCE($1, jwks_url), audience = COALESCE($2, audience), \
@@ -161,25 +146,8 @@ pub(crate) async fn patch(
             .bind(id.as_str())
             .execute(&mut *tx.connection())
             .await?;
-            let row = find(tx.connection(), &zone, &id).await?;
-            Ok(Done::updated(("subject_issuers", &id), row))
-        })
-    })
-    .await
-}
-
-/// `DELETE /v1/zones/:z/subject-issuers/:id`. Mandates that were minted before live until they expire.
-pub(crate) async fn archive(
-    State(app): State<App>,
-    Extension(call): Extension<Arc<Call>>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Response, Problem> {
-    let author = call.actor.author();
-    app.change(&call, None, move |tx| {
-        Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
-            archive_row(tx, "subject_issuers", &id, &author).await?;
-            Ok(Done::deleted(("subject_issuers", &id)))
+            let row = find::<SubjectIssuer>(tx.connection(), &zone, &id).await?;
+            Ok(Done::updated((SubjectIssuer::ENTITY, &id), row))
         })
     })
     .await

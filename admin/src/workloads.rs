@@ -4,18 +4,16 @@ use crate::app::{App, Done, Kind, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
 use crate::gate::Call;
-use crate::page::{CONFIGURATION, CREATED, Params, one, page};
+use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
 use crate::row::Row;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
-use caracal_audit::keyset::Select;
 use caracal_store::{StoreError, ids};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -106,47 +104,27 @@ fn check(bindings: &[Binding]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
-    row.with_authors(json!({
-        "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
-        "bindings": row.json("bindings_json")?,
-    }))
-}
+/// Launcher identities.
+pub(crate) struct Workload;
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
-    one(connection, select, to_json, "workload_not_found").await
+impl Object for Workload {
+    const COLUMNS: &'static str = COLUMNS;
+    const TABLE: &'static str = "workloads";
+    const ENTITY: &'static str = "workloads";
+    const ABSENT: &'static str = "workload_not_found";
+    const LISTED: Listed = Listed::All;
+
+    fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
+        row.with_authors(json!({
+            "id": row.text("id")?, "zone_id": row.text("zone_id")?, "name": row.text("name")?,
+            "bindings": row.json("bindings_json")?,
+        }))
+    }
 }
 
 /// The place of a workload's secret. It is sealed for this place and for no other.
 fn place(zone: &str, id: &str) -> String {
     format!("zones/{zone}/workloads/{id}/secret")
-}
-
-fn with_secret(mut row: Value, secret: &str) -> Value {
-    if let Some(members) = row.as_object_mut() {
-        members.insert("secret".to_owned(), secret.into());
-    }
-    row
-}
-
-/// `GET /v1/zones/:z/workloads`
-pub(crate) async fn list(
-    State(app): State<App>,
-    Path(zone): Path<String>,
-    params: Params,
-) -> Result<Json<Value>, Problem> {
-    let select = Select::new(COLUMNS).and_text("zone_id = ?", zone);
-    page(&app, &params, CONFIGURATION, select, CREATED, to_json).await
-}
-
-/// `GET /v1/zones/:z/workloads/:id`
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path((zone, id)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let mut connection = app.store.read().await?;
-    find(&mut connection, &zone, &id).await.map(Json)
 }
 
 /// `POST /v1/zones/:z/workloads`
@@ -178,8 +156,8 @@ pub(crate) async fn create(
             .await
             .map_err(|error| Problem::of_write(error, "workload_name_taken"))?;
             custody::keep(tx, &vault, &place(zone.as_str(), &id), &secret).await?;
-            let row = find(tx.connection(), zone.as_str(), &id).await?;
-            Ok(Done::created(("workloads", &id), with_secret(row, &secret)))
+            let row = find::<Workload>(tx.connection(), zone.as_str(), &id).await?;
+            Ok(Done::created(("workloads", &id), custody::shown("secret", row, &secret)))
         })
     })
     .await
@@ -199,7 +177,7 @@ pub(crate) async fn update(
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<Workload>(tx.connection(), &zone, &id).await?;
             let now = tx.now();
             sqlx::query(
                 "UPDATE workloads SET name = COALESCE($1, name), bindings_json = COALESCE($2, bindings_json), \
@@ -213,7 +191,7 @@ pub(crate) async fn update(
             .execute(&mut *tx.connection())
             .await
             .map_err(|error| Problem::of_write(error, "workload_name_taken"))?;
-            let row = find(tx.connection(), &zone, &id).await?;
+            let row = find::<Workload>(tx.connection(), &zone, &id).await?;
             Ok(Done::updated(("workloads", &id), row))
         })
     })
@@ -229,7 +207,7 @@ pub(crate) async fn rotate(
     let (vault, author) = (app.vault.clone(), call.actor.author());
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<Workload>(tx.connection(), &zone, &id).await?;
             let (now, secret) = (tx.now(), ids::new_secret("ws_")?);
             sqlx::query(
                 "UPDATE workloads SET secret_hash = $1, updated_by = $2, updated_at = $3 WHERE id = $4",
@@ -241,7 +219,8 @@ pub(crate) async fn rotate(
             .execute(&mut *tx.connection())
             .await?;
             custody::keep(tx, &vault, &place(&zone, &id), &secret).await?;
-            let body = with_secret(find(tx.connection(), &zone, &id).await?, &secret);
+            let body =
+                custody::shown("secret", find::<Workload>(tx.connection(), &zone, &id).await?, &secret);
             Ok(Done::new(StatusCode::OK, Kind::SecretRotation, ("workloads", &id), body))
         })
     })
@@ -254,14 +233,14 @@ pub(crate) async fn reveal(
     Extension(call): Extension<Arc<Call>>,
     Path((zone, id)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
-    call.may_read_secrets()?;
+    call.require_admin()?;
     let place = place(&zone, &id);
     let taken_from = place.clone();
     let envelope: String = app
         .store
         .write(move |tx| {
             Box::pin(async move {
-                let row = find(tx.connection(), &zone, &id).await?;
+                let row = find::<Workload>(tx.connection(), &zone, &id).await?;
                 let metadata = json!({
                     "credential": "workload_secret", "workload_id": id, "workload_name": row.get("name"),
                     "actor": call.actor.identity(),
@@ -282,7 +261,7 @@ pub(crate) async fn remove(
 ) -> Result<Response, Problem> {
     app.change(&call, None, move |tx| {
         Box::pin(async move {
-            find(tx.connection(), &zone, &id).await?;
+            find::<Workload>(tx.connection(), &zone, &id).await?;
             sqlx::query("DELETE FROM workloads WHERE id = $1")
                 .bind(id.as_str())
                 .execute(&mut *tx.connection())

@@ -215,7 +215,12 @@ async fn contract_admin_5_16_admin_tokens() {
         (
             &write,
             json!({ "name": "t", "scope": "global", "capability": "approve" }),
-            (403, "approve_capability_required"),
+            (403, "admin_capability_required"),
+        ),
+        (
+            &write,
+            json!({ "name": "t", "scope": "global", "capability": "admin" }),
+            (403, "bootstrap_credential_required"),
         ),
         (&zone_write, json!({ "name": "t", "scope": "global" }), (403, "admin_token_zone_mismatch")),
     ];

@@ -223,7 +223,11 @@ async fn admin_18_14_a_reveal_is_in_the_ledger_and_not_for_readers() {
     let body = json!({ "name": "a", "registration_method": "managed" });
     let created = bench.post(&format!("/v1/zones/{zone}/applications"), body).await.ok();
     let path = format!("/v1/zones/{zone}/applications/{}/client-secret", id(&created));
-    for (capability, code) in [("read", "admin_token_read_only"), ("approve", "admin_token_approve_only")] {
+    for (capability, code) in [
+        ("read", "admin_token_read_only"),
+        ("approve", "admin_token_approve_only"),
+        ("write", "admin_capability_required"),
+    ] {
         let token = bench.token(None, capability).await;
         assert_eq!(bench.call(&token, "GET", &path, None).await.code(), (403, code));
     }

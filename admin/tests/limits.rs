@@ -232,7 +232,8 @@ async fn contract_admin_5_17_who_may_change_settings() {
     let zone = bench.zone("z").await;
     let (retention, mint) = (json!({ "retention_days": 30 }), json!({ "limit_per_minute": 30 }));
     for (scope, capability, of_retention, of_mint) in [
-        (None, "write", (403, "bootstrap_credential_required"), (200, "")),
+        (None, "write", (403, "admin_capability_required"), (200, "")),
+        (None, "admin", (200, ""), (200, "")),
         (None, "read", (403, "admin_token_read_only"), (403, "admin_token_read_only")),
         (None, "approve", (403, "admin_token_approve_only"), (403, "admin_token_approve_only")),
         (
@@ -248,7 +249,7 @@ async fn contract_admin_5_17_who_may_change_settings() {
         let answer = put(&bench, &token, "/v1/mint-rate-limit", mint.clone()).await;
         assert_eq!(answer.code(), of_mint, "{scope:?} {capability}");
     }
-    assert_eq!(bench.get("/v1/audit-retention").await.ok()["retention_days"], 365);
+    assert_eq!(bench.get("/v1/audit-retention").await.ok()["retention_days"], 30);
     assert_eq!(put(&bench, BOOTSTRAP, "/v1/audit-retention", retention).await.status, 200);
 }
 
@@ -336,5 +337,36 @@ async fn contract_admin_3_3_a_name_gives_nobody_the_rights_of_the_bootstrap_cred
     let minted = on_behalf(&bench, &writer, "POST", "/v1/admin-tokens", body, &disguised).await;
     let token = minted["token"].as_str().unwrap();
     let answer = put(&bench, token, "/v1/audit-retention", json!({ "retention_days": 1 })).await;
-    assert_eq!(answer.code(), (403, "bootstrap_credential_required"));
+    assert_eq!(answer.code(), (403, "admin_capability_required"));
+}
+
+#[tokio::test]
+async fn contract_admin_3_3_versions_say_how_they_were_made_and_leave_their_policy_as_it_was_made() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let document = "# caracal:data-document\npackage caracal.authz\n\nrestrict := {}\n";
+    let policies = format!("/v1/zones/{zone}/policies");
+    let sets = format!("/v1/zones/{zone}/policy-sets");
+    let send = async |path: &str, body: Value, by: &[(&str, &str)]| {
+        on_behalf(&bench, BOOTSTRAP, "POST", path, body, by).await
+    };
+    for (name, first, second) in [("a", &[][..], &[BY_OPERATOR][..]), ("b", &[BY_OPERATOR], &[])] {
+        let made = send(&policies, json!({ "name": name, "content": document }), first).await;
+        let one = format!("{policies}/{}", id(&made));
+        send(&format!("{one}/versions"), json!({ "content": document }), second).await;
+        let policy = bench.get(&one).await.ok();
+        let flags = |at: usize| policy["versions"][at]["created_via_operator"].as_bool().unwrap();
+        assert_eq!((flags(1), flags(0)), (!first.is_empty(), !second.is_empty()), "newest first");
+        assert_eq!(policy["created_via_operator"], !first.is_empty(), "{name}");
+        assert_eq!(policy["updated_via_operator"], !second.is_empty(), "{name}");
+
+        let set = send(&sets, json!({ "name": name }), first).await;
+        let versions = format!("{sets}/{}/versions", id(&set));
+        let manifest = json!({ "manifest": [{ "policy_version_id": made["version_id"] }] });
+        send(&versions, manifest, second).await;
+        let listed = bench.get(&versions).await.ok();
+        assert_eq!(listed["items"][0]["created_via_operator"], !second.is_empty(), "{name}");
+        let set = bench.get(&format!("{sets}/{}", id(&set))).await.ok();
+        assert_eq!(set["created_via_operator"], !first.is_empty(), "{name}");
+    }
 }

@@ -29,7 +29,7 @@ enum Bound {
 
 async fn callers(bench: &Bench, here: &str, elsewhere: &str) -> Vec<Caller> {
     let mut all = Vec::new();
-    for capability in ["read", "approve", "write"] {
+    for capability in ["read", "approve", "write", "admin"] {
         for (bound, zone) in
             [(Bound::Nowhere, None), (Bound::Here, Some(here)), (Bound::Elsewhere, Some(elsewhere))]
         {
@@ -43,7 +43,8 @@ async fn callers(bench: &Bench, here: &str, elsewhere: &str) -> Vec<Caller> {
 }
 
 /// The code that the declared right refuses this caller with; `None` where it lets it through.
-fn declared(right: Right, path: &str, caller: &Caller) -> Option<&'static str> {
+fn declared(right: Right, operation: &Operation, caller: &Caller) -> Option<&'static str> {
+    let changes = operation.verb != Verb::Get;
     const READ: &str = "admin_token_read_only";
     const APPROVE: &str = "admin_token_approve_only";
     if right == Right::Open {
@@ -52,18 +53,20 @@ fn declared(right: Right, path: &str, caller: &Caller) -> Option<&'static str> {
     let refused = match (right, caller.capability) {
         (_, "none") => return Some("invalid_admin_token"),
         (_, "bootstrap") | (Right::Known | Right::Read, _) => None,
-        (Right::Write | Right::Bootstrap, "read") | (Right::Decide, "read") => return Some(READ),
-        (Right::Write | Right::Bootstrap, "approve") => return Some(APPROVE),
-        (Right::Decide, "write") => return Some("approve_capability_required"),
+        (Right::Write | Right::Decide, "read") => return Some(READ),
+        (Right::Administer, "read") if changes => return Some(READ),
+        (Right::Write, "approve") => return Some(APPROVE),
+        (Right::Administer, "approve") if changes => return Some(APPROVE),
+        (Right::Decide, "write" | "admin") => return Some("approve_capability_required"),
         // What a route asks for itself comes after the question for the zone.
-        (Right::Reveal, "read") => Some(READ),
-        (Right::Reveal, "approve") => Some(APPROVE),
-        (Right::Bootstrap, _) => Some("bootstrap_credential_required"),
+        (Right::Administer, "read") => Some(READ),
+        (Right::Administer, "approve") => Some(APPROVE),
+        (Right::Administer, "write") => Some("admin_capability_required"),
         _ => None,
     };
     let in_reach = match caller.bound {
         Bound::Nowhere => true,
-        Bound::Here => path.starts_with("/v1/zones/{zone}"),
+        Bound::Here => operation.path.starts_with("/v1/zones/{zone}"),
         Bound::Elsewhere => false,
     };
     if in_reach || right == Right::Known { refused } else { Some("admin_token_zone_mismatch") }
@@ -81,7 +84,8 @@ fn filled(operation: &Operation, zone: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contract_admin_2_4_every_route_asks_for_the_right_that_it_declares() {
-    const CODES: [&str; 6] = [
+    const CODES: [&str; 7] = [
+        "admin_capability_required",
         "invalid_admin_token",
         "admin_token_read_only",
         "admin_token_approve_only",
@@ -103,7 +107,7 @@ async fn contract_admin_2_4_every_route_asks_for_the_right_that_it_declares() {
             let (method, path) = (operation.verb.as_str(), filled(operation, &here));
             let answer = bench.call(&caller.token, method, &path, body).await;
             let code = answer.body["error"].as_str().filter(|code| CODES.contains(code));
-            let expected = declared(right, operation.path, caller);
+            let expected = declared(right, operation, caller);
             assert_eq!(
                 code, expected,
                 "{method} {path} ({right:?}) with {} bound {:?}: {} {}",
@@ -126,11 +130,12 @@ async fn contract_admin_19_5_retention_secrets_and_tokens_that_approve_take_more
         .filter(|operation| {
             let right = Right::of(operation);
             let said = operation.extensions.iter().any(|(name, _)| *name == "x-caracal-elevated");
-            said || matches!(right, Some(Right::Bootstrap | Right::Reveal | Right::Decide))
+            said || matches!(right, Some(Right::Administer | Right::Decide))
         })
         .map(|operation| operation.name)
         .collect();
     let expected = [
+        "acknowledge_audit_findings",
         "approve",
         "create_admin_token",
         "reject",
@@ -140,14 +145,51 @@ async fn contract_admin_19_5_retention_secrets_and_tokens_that_approve_take_more
     ];
     assert_eq!(elevated, BTreeSet::from(expected));
     let bench = bench().await;
-    let write = bench.token(None, "write").await;
-    let body = |capability| Some(json!({ "name": "t", "scope": "global", "capability": capability }));
-    for (capability, with_write) in [("read", 201), ("write", 201), ("approve", 403)] {
-        let answer = bench.call(&write, "POST", "/v1/admin-tokens", body(capability)).await;
-        assert_eq!(answer.status.as_u16(), with_write, "{capability}: {}", answer.body);
-        let answer = bench.call(BOOTSTRAP, "POST", "/v1/admin-tokens", body(capability)).await;
-        assert_eq!(answer.status.as_u16(), 201, "{capability}: {}", answer.body);
+    let (write, admin) = (bench.token(None, "write").await, bench.token(None, "admin").await);
+    let elevated = Some("admin_capability_required");
+    for (capability, with_write, with_admin) in [
+        ("read", None, None),
+        ("write", None, None),
+        ("approve", elevated, None),
+        ("admin", Some("bootstrap_credential_required"), Some("bootstrap_credential_required")),
+    ] {
+        let body = json!({ "name": "t", "scope": "global", "capability": capability });
+        for (token, refused) in [(&*write, with_write), (&*admin, with_admin), (BOOTSTRAP, None)] {
+            let answer = bench.call(token, "POST", "/v1/admin-tokens", Some(body.clone())).await;
+            match refused {
+                None => assert_eq!(answer.status.as_u16(), 201, "{capability}: {}", answer.body),
+                Some(code) => assert_eq!(answer.code(), (403, code), "{capability}"),
+            }
+        }
     }
+    // In its own zone it shows secrets, and nothing of the installation is its own.
+    let (zone, other) = (bench.zone("z").await, bench.zone("other").await);
+    let here = bench.token(Some(&zone), "admin").await;
+    let made = json!({ "name": "a", "registration_method": "managed" });
+    let applications = format!("/v1/zones/{zone}/applications");
+    let application = bench.call(&here, "POST", &applications, Some(made)).await.ok();
+    let secret = format!("{applications}/{}/client-secret", id(&application));
+    for (token, expected) in [(&here, None), (&admin, None), (&write, elevated)] {
+        let answer = bench.call(token, "GET", &secret, None).await;
+        match expected {
+            None => assert_eq!(answer.ok()["client_secret"], application["client_secret"]),
+            Some(code) => assert_eq!(answer.code(), (403, code)),
+        }
+    }
+    let elsewhere = format!("/v1/zones/{other}/applications/none/client-secret");
+    for (method, path, body) in [
+        ("GET", elsewhere.as_str(), None),
+        ("PUT", "/v1/audit-retention", Some(json!({ "retention_days": 7 }))),
+        ("POST", "/v1/audit-integrity/acknowledge", None),
+    ] {
+        let answer = bench.call(&here, method, path, body.clone()).await;
+        assert_eq!(answer.code(), (403, "admin_token_zone_mismatch"), "{method} {path}");
+    }
+    let days = Some(json!({ "retention_days": 7 }));
+    let set = bench.call(&admin, "PUT", "/v1/audit-retention", days.clone()).await.ok();
+    assert_eq!(set["retention_days"], 7);
+    let refused = bench.call(&write, "PUT", "/v1/audit-retention", days).await;
+    assert_eq!(refused.code(), (403, "admin_capability_required"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

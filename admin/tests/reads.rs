@@ -230,7 +230,8 @@ async fn contract_admin_6_4_and_6_5_records_and_sessions() {
         .execute(&format!(
             "INSERT INTO authority_records (id, zone_id, session_type, subject_id, application_id, parent_id, status, \
              expires_at, authenticated_at, claims_json, created_at) VALUES \
-             ('r1', '{zone}', 'application', 'app', '{application}', NULL, 'active', 9000, 1, '{{}}', 1000), \
+             ('r0', '{zone}', 'application', 'app', '{application}', NULL, 'active', 9000, 1, '{{}}', 1000), \
+             ('r1', '{zone}', 'application', 'app', '{application}', NULL, 'active', 9000000000000, 1, '{{}}', 1000), \
              ('r2', '{zone}', 'user', 'u', '{application}', 'r1', 'revoked', 9000, 1, '{{\"iss\":\"https://idp\"}}', 1000);
              INSERT INTO sessions (id, zone_id, application_id, parent_id, subject_authority_record_id, lifecycle, \
              labels_json, status, depth, ttl_seconds, started_at, last_active_at, updated_at) VALUES \
@@ -248,10 +249,11 @@ async fn contract_admin_6_4_and_6_5_records_and_sessions() {
             .map(|i| i[name].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    let cases: [(&str, &[&str]); 13] = [
-        ("authority-records", &["r2", "r1"]),
+    let cases: [(&str, &[&str]); 14] = [
+        ("authority-records", &["r2", "r1", "r0"]),
         ("authority-records?kind=user", &["r2"]),
         ("authority-records?status=active", &["r1"]),
+        ("authority-records?status=expired", &["r0"]),
         ("authority-records?subject_id=u", &["r2"]),
         ("authority-records?authority_record_id=r1", &["r1"]),
         ("sessions", &["s2", "s1"]),
@@ -266,6 +268,8 @@ async fn contract_admin_6_4_and_6_5_records_and_sessions() {
     for (path, expected) in cases {
         assert_eq!(found(path).await, expected, "{path}");
     }
+    let over = bench.get(&format!("/v1/zones/{zone}/authority-records?authority_record_id=r0")).await.ok();
+    assert_eq!(over["items"][0]["status"], "expired", "whatever is written in its row");
     let sessions = bench.get(&format!("/v1/zones/{zone}/sessions?limit=1")).await.ok();
     let user = &sessions["items"][0];
     assert_eq!(
@@ -303,7 +307,10 @@ async fn contract_admin_3_2_csv() {
     assert_eq!(answer.body, "request_id\r\nr1\r\n");
     assert!(!answer.headers.contains_key("x-next-cursor"), "the last page");
     for (rest, first) in [
-        ("audit", "id,zone_id,event_type,"),
+        (
+            "audit",
+            "id,occurred_at,event_type,decision,evaluation_status,request_id,ingested_at,policy_set_id,",
+        ),
         ("admin-audit", "id,request_id,actor_id,"),
         ("authority-records", "authority_record_id,authority_record_type,subject_id,"),
         ("sessions", "session_id,application_id,parent_session_id,"),
@@ -371,4 +378,34 @@ async fn faq_020_agent_sessions_is_the_old_name_of_sessions_and_lists_what_ended
     let csv = csv.body.as_str().unwrap().to_owned();
     let first: Vec<&str> = csv.lines().map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(first, ["session_id", "s3", "s2", "s1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_6_6_fields_of_changes_are_chosen_and_flat() {
+    let bench = bench().await;
+    let zone = bench.zone("z").await;
+    let path = format!("/v1/zones/{zone}/admin-audit");
+    let made = json!({ "name": "a", "registration_method": "managed", "traits": ["team:blue"] });
+    bench.post(&format!("/v1/zones/{zone}/applications"), made).await.ok();
+    let chosen =
+        bench.get(&format!("{path}?fields=change_kind,entity_type,changed_fields&limit=1")).await.ok();
+    let expected = json!({
+        "change_kind": "create", "entity_type": "applications",
+        "changed_fields": ["name", "registration_method", "traits"],
+    });
+    assert_eq!(chosen["items"], json!([expected]));
+    let csv = bench.get(&format!("{path}?format=csv&limit=1")).await.body.as_str().unwrap().to_owned();
+    let (header, row) = csv.split_once("\r\n").unwrap();
+    let columns = "id,request_id,actor_id,actor_name,actor_scope,action,method,path,entity_type,entity_id,status_code,\
+                   occurred_at,chain_seq,signed,change_kind,changed_fields";
+    assert_eq!(header, columns);
+    assert!(row.ends_with(",true,create,name registration_method traits\r\n"), "{row}");
+    for fields in ["payload_json", "", "name", "zone_id"] {
+        let answer = bench.get(&format!("{path}?fields={fields}")).await;
+        if fields.is_empty() {
+            assert!(answer.ok()["items"][0]["payload_json"].is_object(), "none is named, so all are there");
+        } else {
+            assert_eq!(answer.code(), (400, "invalid_fields"), "{fields}");
+        }
+    }
 }

@@ -33,9 +33,14 @@ pub(crate) fn routes() -> Routes<Audit> {
             health,
         )
         .add(
-            Operation::new(Verb::Get, "ready", "/ready", "Does the database answer, and are events taken")
-                .answers(200, object(&[("ready", flag())]))
-                .answers(503, sick),
+            Operation::new(
+                Verb::Get,
+                "ready",
+                "/ready",
+                "Does the database answer, are events taken, and are the chains as they were written",
+            )
+            .answers(200, object(&[("ready", flag())]))
+            .answers(503, sick),
             ready,
         )
         .add(

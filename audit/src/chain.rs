@@ -45,6 +45,8 @@ pub struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Fault {
+    /// The record of which rows were pruned is not one of our key.
+    Base,
     /// Its content is not what was hashed, or it stands at another place than it was written at.
     Content,
     /// Rows before it are missing.
@@ -53,6 +55,23 @@ pub enum Fault {
     Hmac,
     /// It does not follow the row before.
     Link,
+    /// What stood at the end when the chain was checked before is not there any more.
+    Truncated,
+}
+
+impl Fault {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Content => "content",
+            Self::Gap => "gap",
+            Self::Hmac => "hmac",
+            Self::Link => "link",
+            Self::Truncated => "truncated",
+        }
+    }
 }
 
 impl ChainKey {
@@ -98,8 +117,16 @@ impl ChainKey {
         faults
     }
 
+    /// Says under the key that the rows of a zone up to this one were pruned. No row's HMAC covers a text like this one.
+    pub(crate) fn vouch_for_base(&self, zone: &str, head: &Head) -> String {
+        self.sign(&format!("audit_base|{zone}|{}|{}", head.seq, head.content_sha256))
+    }
+
     fn hmac(&self, content_sha256: &str, prev: Option<&str>) -> String {
-        let text = format!("{content_sha256}|{}", prev.unwrap_or_default());
+        self.sign(&format!("{content_sha256}|{}", prev.unwrap_or_default()))
+    }
+
+    fn sign(&self, text: &str) -> String {
         to_hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), text.as_bytes()).as_ref())
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::chain::{ChainKey, Link, content_sha256};
 use crate::ingest;
+use crate::integrity::{Checker, Integrity};
 use crate::keyset::{Cursor, Page, Select};
+use crate::verify::{Chain, Pace};
 use caracal_store::audit::AuditEvent;
 use caracal_store::{Store, StoreError};
 use serde_json::{Value, json};
@@ -55,13 +57,15 @@ pub struct Filter {
 pub struct Ledger {
     store: Store,
     key: ChainKey,
+    checker: Checker,
 }
 
 impl Ledger {
     /// The ledger in this store, chained under this key.
     #[must_use]
     pub fn new(store: Store, hmac_key: Vec<u8>) -> Self {
-        Self { store, key: ChainKey::new(hmac_key) }
+        let key = ChainKey::new(hmac_key);
+        Self { checker: Checker::new(store.clone(), key.clone()), store, key }
     }
 
     /// The key of the chains.
@@ -74,6 +78,15 @@ impl Ledger {
     /// its event in the ledger afterwards.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         ingest::catch_up(&self.store, &self.key).await
+    }
+
+    /// Checks the chains of a zone, both that of its events and that of its changes, and says how it stands with them.
+    pub async fn check(&self, zone: &str) -> Result<Integrity, StoreError> {
+        self.catch_up().await?;
+        for chain in [Chain::Events(zone.to_owned()), Chain::Changes(zone.to_owned())] {
+            self.checker.check(&chain, Pace::Brisk).await?;
+        }
+        Integrity::read(&mut *self.store.read().await?, Some(zone)).await
     }
 
     /// A zone's events, newest first, after `cursor`.

@@ -34,7 +34,7 @@ pub(crate) struct HttpOptions {
     /// Take the last address of `X-Forwarded-For` as the caller's: a proxy that writes it stands before every service.
     #[arg(long, env = "TRUST_PROXY")]
     trust_proxy: bool,
-    /// The most days for which the Admin API lets events be kept.
+    /// The most days for which events are kept; the Admin API can lower it.
     #[arg(long, env = "AUDIT_RETENTION_DAYS", value_name = "DAYS", default_value_t = 365,
           value_parser = clap::value_parser!(i64).range(1..=36_500))]
     audit_retention_days: i64,
@@ -51,6 +51,11 @@ impl HttpOptions {
             retention_days: self.audit_retention_days,
             mint_limit_per_minute,
         }
+    }
+
+    /// The most days for which events are kept.
+    pub(crate) fn retention_days(&self) -> i64 {
+        self.audit_retention_days
     }
 
     /// The limits per address of the Coordinator.

@@ -194,7 +194,8 @@ impl Routers {
         caracal_admin::seed(&admin)
             .await
             .map_err(|error| Error::Setting { name: "adminToken", why: error.to_string() })?;
-        let audit = Audit::new(store.clone(), audit_key, gateway_key);
+        let audit = Audit::new(store.clone(), audit_key, gateway_key)
+            .with_retention_days(options.http.retention_days());
         Ok(Self {
             admin: caracal_admin::router_with(admin, options.http.admin_limits(options.mint_limit)),
             sts: sts.router(),
@@ -245,6 +246,9 @@ async fn janitor(store: Store, stop: impl Future<Output = ()>) -> (&'static str,
         }
         if let Err(error) = forget_expired(&store).await {
             tracing::error!(%error, "expired rows could not be forgotten");
+        }
+        if let Err(error) = caracal_admin::archive_expired_registrations(&store).await {
+            tracing::error!(%error, "expired registrations could not be archived");
         }
     }
 }

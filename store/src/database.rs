@@ -79,6 +79,12 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "live sessions", include_str!("../migrations/0011_live_sessions.sql")),
     (13, "notification sinks", include_str!("../migrations/0013_notification_sinks.sql")),
     (15, "mcp", include_str!("../migrations/0015_mcp.sql")),
+    (
+        20,
+        "audit retention and integrity",
+        include_str!("../migrations/0020_audit_retention_and_integrity.sql"),
+    ),
+    (21, "lists", include_str!("../migrations/0021_lists.sql")),
 ];
 
 impl Store {

@@ -78,6 +78,63 @@ mod tests {
                 "sessions_parent",
             ),
             (
+                "a page of what is in use",
+                "SELECT id, name FROM resources WHERE zone_id = 'z' AND archived_at IS NULL AND (created_at, id) < (1, 'a') \
+                 ORDER BY created_at DESC, id DESC LIMIT 10"
+                    .to_owned(),
+                "resources_active (zone_id=? AND (created_at,id)<(?,?))",
+            ),
+            (
+                "a page of what is archived",
+                "SELECT id, name FROM applications WHERE zone_id = 'z' AND archived_at IS NOT NULL \
+                 ORDER BY created_at DESC, id DESC LIMIT 10"
+                    .to_owned(),
+                "applications_archived (zone_id=?)",
+            ),
+            (
+                "a page of workloads",
+                "SELECT id, name FROM workloads WHERE zone_id = 'z' AND (created_at, id) < (1, 'a') \
+                 ORDER BY created_at DESC, id DESC LIMIT 10"
+                    .to_owned(),
+                "workloads_listed (zone_id=? AND (created_at,id)<(?,?))",
+            ),
+            (
+                "a resource by its id",
+                "SELECT name FROM resources WHERE zone_id = 'z' AND id = 'r' AND archived_at IS NULL".to_owned(),
+                "sqlite_autoindex_resources_1",
+            ),
+            (
+                "identifiers that are taken",
+                "SELECT identifier FROM resources WHERE zone_id = 'z' AND identifier >= 'a-' AND identifier < 'a.'"
+                    .to_owned(),
+                "resources_taken (zone_id=? AND identifier>? AND identifier<?)",
+            ),
+            (
+                "a page of the record of changes",
+                "SELECT id, path FROM admin_audit_events WHERE chain_key = 'z' AND (occurred_at, id) < (1, 'a') \
+                 ORDER BY occurred_at DESC, id DESC LIMIT 10"
+                    .to_owned(),
+                "admin_audit_events_listed (chain_key=? AND (occurred_at,id)<(?,?))",
+            ),
+            (
+                "the changes of one object",
+                "SELECT id, path FROM admin_audit_events WHERE chain_key = 'z' AND entity_id = 'e' \
+                 ORDER BY occurred_at DESC, id DESC LIMIT 10"
+                    .to_owned(),
+                "admin_audit_events_entity (chain_key=? AND entity_id=?)",
+            ),
+            (
+                "zones that have events",
+                "SELECT (SELECT MIN(zone_id) FROM audit_events WHERE zone_id > 'z')".to_owned(),
+                "(zone_id>?)",
+            ),
+            (
+                "the beginning of a chain",
+                "SELECT * FROM audit_events WHERE zone_id = 'z' AND chain_seq > 5 ORDER BY chain_seq LIMIT 10"
+                    .to_owned(),
+                "(zone_id=? AND chain_seq>?)",
+            ),
+            (
                 "a page of a zone",
                 "SELECT id FROM sessions WHERE zone_id = 'z' ORDER BY started_at DESC, id DESC LIMIT 10"
                     .to_owned(),
@@ -86,6 +143,7 @@ mod tests {
         ] {
             let plan = plan(&sql).await;
             assert!(plan.contains(index), "{what}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{what}: {plan}");
             assert!(!plan.contains("SCAN edge") && !plan.contains("SCAN sessions\n"), "{what}: {plan}");
         }
     }

@@ -100,6 +100,7 @@ async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented
                     "invocations",
                     "sessions",
                     "provider_requests",
+                    "retention_runs",
                 ];
                 assert!(silent.iter().any(|part| metric.contains(part)), "{metric} is not shown at {name}");
             }

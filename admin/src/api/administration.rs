@@ -2,7 +2,8 @@
 
 use super::{Refusing as _, Right, get, remove, send};
 use crate::app::App;
-use crate::{approvals, grants, settings, subject_issuers, workloads};
+use crate::subject_issuers::{self, SubjectIssuer};
+use crate::{approvals, grants, integrity, object, settings, workloads};
 use caracal_store::openapi::schema::{
     flag, id, list_of, matching, maybe, named, number, number_of, object, one_of, open_object, text, text_of,
     time,
@@ -11,7 +12,7 @@ use caracal_store::openapi::{Operation, Routes, Verb};
 use serde_json::Value;
 
 pub(super) fn routes() -> Routes<App> {
-    settings().merge(workloads()).merge(grants()).merge(issuers()).merge(approvals())
+    settings().merge(integrity()).merge(workloads()).merge(grants()).merge(issuers()).merge(approvals())
 }
 
 fn settings() -> Routes<App> {
@@ -26,7 +27,7 @@ fn settings() -> Routes<App> {
         .add(
             send(
                 Verb::Put,
-                Right::Bootstrap,
+                Right::Administer,
                 ("set_audit_retention", retention, "Lowers how long events are kept"),
                 body("retention_days"),
             )
@@ -50,6 +51,43 @@ fn settings() -> Routes<App> {
         )
 }
 
+fn integrity() -> Routes<App> {
+    let (all, zone) = ("/v1/audit-integrity", "/v1/zones/{zone}/audit-integrity");
+    let summary = "Are the chains of events and changes as they were written";
+    Routes::default()
+        .add(
+            get(Right::Read, "get_audit_integrity", all, summary).answers(200, named("AuditIntegrity")),
+            integrity::all,
+        )
+        .add(
+            super::act(
+                Verb::Post,
+                Right::Administer,
+                "acknowledge_audit_findings",
+                "/v1/audit-integrity/acknowledge",
+                "Takes note of what was found, so that the ledger is ready again",
+            )
+            .answers(200, object(&[("acknowledged", number())])),
+            integrity::take_note,
+        )
+        .add(
+            get(Right::Read, "get_zone_audit_integrity", zone, summary).answers(200, named("AuditIntegrity")),
+            integrity::of_zone,
+        )
+        .add(
+            super::act(
+                Verb::Post,
+                Right::Write,
+                "check_zone_audit_integrity",
+                "/v1/zones/{zone}/audit-integrity/check",
+                "Checks the chains of a zone now",
+            )
+            .answers(200, named("AuditIntegrity"))
+            .or(&[404, 409]),
+            integrity::check,
+        )
+}
+
 fn workloads() -> Routes<App> {
     let (all, one) = ("/v1/zones/{zone}/workloads", "/v1/zones/{zone}/workloads/{id}");
     let binding = object(&[
@@ -63,7 +101,7 @@ fn workloads() -> Routes<App> {
     Routes::default()
         .add(
             get(Right::Read, "list_workloads", all, "Workloads, newest first").paged(500, "Workload"),
-            workloads::list,
+            object::list::<workloads::Workload>,
         )
         .add(
             send(
@@ -78,7 +116,7 @@ fn workloads() -> Routes<App> {
         )
         .add(
             get(Right::Read, "get_workload", one, "A workload").answers(200, named("Workload")).or(&[404]),
-            workloads::get,
+            object::get::<workloads::Workload>,
         )
         .add(
             send(Verb::Put, Right::Write, ("change_workload", one, "Changes a workload"), update)
@@ -101,7 +139,7 @@ fn workloads() -> Routes<App> {
         )
         .add(
             get(
-                Right::Reveal,
+                Right::Administer,
                 "reveal_workload_secret",
                 "/v1/zones/{zone}/workloads/{id}/secret",
                 "Shows a workload's secret",
@@ -157,7 +195,7 @@ fn issuers() -> Routes<App> {
         .add(
             get(Right::Read, "list_subject_issuers", all, "Issuers of users, newest first")
                 .paged(500, "SubjectIssuer"),
-            subject_issuers::list,
+            object::list::<SubjectIssuer>,
         )
         .add(
             send(
@@ -174,7 +212,7 @@ fn issuers() -> Routes<App> {
             get(Right::Read, "get_subject_issuer", one, "An issuer of users")
                 .answers(200, named("SubjectIssuer"))
                 .or(&[404]),
-            subject_issuers::get,
+            object::get::<SubjectIssuer>,
         )
         .add(
             send(Verb::Patch, Right::Write, ("change_subject_issuer", one, "Changes an issuer"), patch)
@@ -182,7 +220,10 @@ fn issuers() -> Routes<App> {
                 .or(&[404]),
             subject_issuers::patch,
         )
-        .add(remove("archive_subject_issuer", one, "Trusts an issuer no longer"), subject_issuers::archive)
+        .add(
+            remove("archive_subject_issuer", one, "Trusts an issuer no longer"),
+            object::archive::<SubjectIssuer>,
+        )
 }
 
 fn decision(name: &'static str, path: &'static str, summary: &'static str) -> Operation {
@@ -213,7 +254,7 @@ fn approvals() -> Routes<App> {
                     ("since?", time()),
                     ("until?", time()),
                 ])
-                .paged(1000, "Approval"),
+                .paged(500, "Approval"),
             approvals::list,
         )
         .add(

@@ -3,7 +3,7 @@
 use super::{Refusing as _, Right, act, get, remove, send};
 use crate::app::App;
 use crate::{
-    admin_tokens, application_secrets, applications, connections, connections_oauth, overview,
+    admin_tokens, application_secrets, applications, connections, connections_oauth, object, overview,
     provider_check, providers, resources, zones,
 };
 use caracal_store::openapi::schema::{
@@ -143,7 +143,7 @@ fn applications() -> Routes<App> {
         )
         .add(
             get(
-                Right::Reveal,
+                Right::Administer,
                 "reveal_application_secret",
                 "/v1/zones/{zone}/applications/{id}/client-secret",
                 "Shows an application's secret",
@@ -186,7 +186,7 @@ fn providers() -> Routes<App> {
             get(Right::Read, "list_providers", all, "Providers, newest first")
                 .query(&[status()])
                 .paged(500, "Provider"),
-            providers::list,
+            object::list::<providers::ProviderRow>,
         )
         .add(
             send(Verb::Post, Right::Write, ("create_provider", all, "Makes a provider"), create)
@@ -196,7 +196,7 @@ fn providers() -> Routes<App> {
         )
         .add(
             get(Right::Read, "get_provider", one, "A provider").answers(200, named("Provider")).or(&[404]),
-            providers::get,
+            object::get::<providers::ProviderRow>,
         )
         .add(
             send(Verb::Patch, Right::Write, ("change_provider", one, "Changes a provider"), patch)
@@ -338,7 +338,7 @@ fn resources() -> Routes<App> {
             get(Right::Read, "list_resources", all, "Resources, newest first")
                 .query(&[status()])
                 .paged(500, "Resource"),
-            resources::list,
+            object::list::<resources::Resource>,
         )
         .add(
             send(Verb::Post, Right::Write, ("create_resource", all, "Makes a resource"), body.clone())
@@ -348,7 +348,7 @@ fn resources() -> Routes<App> {
         )
         .add(
             get(Right::Read, "get_resource", one, "A resource").answers(200, named("Resource")).or(&[404]),
-            resources::get,
+            object::get::<resources::Resource>,
         )
         .add(
             send(Verb::Patch, Right::Write, ("change_resource", one, "Changes a resource"), body)
@@ -364,7 +364,7 @@ fn tokens() -> Routes<App> {
         ("name", text_of(1, 120)),
         ("scope", one_of(&["global", "zone"])),
         ("zone_id?", maybe(id())),
-        ("capability?", one_of(&["approve", "read", "write"])),
+        ("capability?", one_of(&["admin", "approve", "read", "write"])),
     ]);
     Routes::default()
         .add(
@@ -379,7 +379,7 @@ fn tokens() -> Routes<App> {
                 ("create_admin_token", "/v1/admin-tokens", "Makes an admin token"),
                 create,
             )
-            .with(super::ELEVATED, "a token that approves is made with the bootstrap credential alone")
+            .with(super::ELEVATED, "approve takes the right administer, and admin the bootstrap credential")
             .answers(201, named("NewAdminToken"))
             .or(&[404]),
             admin_tokens::create,

@@ -29,10 +29,8 @@ pub enum Right {
     Write,
     /// Tokens that may approve, and the bootstrap credential: who writes does not approve.
     Decide,
-    /// As [`Right::Write`], though nothing is changed: a secret is shown.
-    Reveal,
-    /// The bootstrap credential alone.
-    Bootstrap,
+    /// Tokens that administer, and the bootstrap credential: secrets are shown, the life of evidence is changed.
+    Administer,
 }
 
 impl Right {
@@ -45,8 +43,7 @@ impl Right {
             Self::Read => "read",
             Self::Write => "write",
             Self::Decide => "decide",
-            Self::Reveal => "reveal",
-            Self::Bootstrap => "bootstrap",
+            Self::Administer => "administer",
         }
     }
 
@@ -54,8 +51,7 @@ impl Right {
     #[must_use]
     pub fn of(operation: &Operation) -> Option<Self> {
         let (_, declared) = operation.extensions.iter().find(|(name, _)| *name == RIGHT)?;
-        let all =
-            [Self::Open, Self::Known, Self::Read, Self::Write, Self::Decide, Self::Reveal, Self::Bootstrap];
+        let all = [Self::Open, Self::Known, Self::Read, Self::Write, Self::Decide, Self::Administer];
         all.into_iter().find(|right| declared.as_str() == Some(right.as_str()))
     }
 }
@@ -153,7 +149,7 @@ fn mcp() -> Value {
 
 /// Every route.
 pub(crate) fn routes() -> Routes<App> {
-    let ready = object(&[("ok", flag()), ("error?", text()), ("dependency?", text())]);
+    let ready = object(&[("ok", flag()), ("draining?", flag()), ("error?", text()), ("dependency?", text())]);
     Routes::default()
         .add(
             get(Right::Open, "health", "/health", "Is the process alive")

@@ -2,7 +2,7 @@
 
 use super::{Refusing as _, Right, act, get, remove, send};
 use crate::app::App;
-use crate::sinks;
+use crate::{object, sinks};
 use caracal_store::openapi::schema::{flag, list_of, maybe, named, object, one_of, text_of};
 use caracal_store::openapi::{Routes, Verb};
 
@@ -21,7 +21,7 @@ pub(super) fn routes() -> Routes<App> {
         .add(
             get(Right::Read, "list_notification_sinks", all, "Who is told of approvals, newest first")
                 .paged(500, "NotificationSink"),
-            sinks::list,
+            object::list::<sinks::Sink>,
         )
         .add(
             send(
@@ -38,7 +38,7 @@ pub(super) fn routes() -> Routes<App> {
             get(Right::Read, "get_notification_sink", one, "A sink")
                 .answers(200, named("NotificationSink"))
                 .or(&[404]),
-            sinks::get,
+            object::get::<sinks::Sink>,
         )
         .add(
             send(Verb::Patch, Right::Write, ("change_notification_sink", one, "Changes a sink"), patch)

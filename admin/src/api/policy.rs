@@ -2,7 +2,7 @@
 
 use super::{Refusing as _, Right, get, remove, send};
 use crate::app::App;
-use crate::{activation, policies, policy_sets, policy_templates};
+use crate::{activation, object, policies, policy_sets, policy_templates};
 use caracal_store::openapi::schema::{
     any, exactly, flag, id, list, list_of, maybe, named, object, open_object, text, text_of,
 };
@@ -44,7 +44,7 @@ fn policies() -> Routes<App> {
     Routes::default()
         .add(
             get(Right::Read, "list_policies", all, "Policies, newest first").paged(500, "Policy"),
-            policies::list,
+            object::list::<policies::Policy>,
         )
         .add(
             send(
@@ -63,7 +63,10 @@ fn policies() -> Routes<App> {
                 .or(&[404]),
             policies::get,
         )
-        .add(remove("archive_policy", one, "Ends a policy; sets that hold it keep it"), policies::archive)
+        .add(
+            remove("archive_policy", one, "Ends a policy; sets that hold it keep it"),
+            object::archive::<policies::Policy>,
+        )
         .add(
             send(
                 Verb::Post,
@@ -88,7 +91,7 @@ fn sets() -> Routes<App> {
     Routes::default()
         .add(
             get(Right::Read, "list_policy_sets", all, "Policy sets, newest first").paged(500, "PolicySet"),
-            policy_sets::list,
+            object::list::<policy_sets::PolicySet>,
         )
         .add(
             send(
@@ -105,7 +108,7 @@ fn sets() -> Routes<App> {
             get(Right::Read, "get_policy_set", one, "A policy set")
                 .answers(200, named("PolicySet"))
                 .or(&[404]),
-            policy_sets::get,
+            object::get::<policy_sets::PolicySet>,
         )
         .add(
             remove("archive_policy_set", one, "Ends a policy set; was it active, all is denied"),

@@ -15,6 +15,7 @@ pub(super) fn routes() -> Routes<App> {
 fn changes(name: &'static str, path: &'static str, summary: &'static str) -> Operation {
     get(Right::Read, name, path, summary)
         .query(&[
+            ("fields?", text_of(0, 1000)),
             ("since?", time()),
             ("until?", time()),
             ("actor_id?", text_of(0, 128)),
@@ -22,7 +23,7 @@ fn changes(name: &'static str, path: &'static str, summary: &'static str) -> Ope
             ("entity_id?", text_of(0, 128)),
             ("method?", one_of(&["POST", "PUT", "PATCH", "DELETE"])),
         ])
-        .paged(1000, "Change")
+        .paged(1000, "ChosenChange")
         .csv()
 }
 

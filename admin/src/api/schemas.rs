@@ -140,7 +140,7 @@ fn of_administration() -> Vec<(&'static str, Value)> {
         ("id", id()),
         ("name", text()),
         ("scope", one_of(&["global", "zone"])),
-        ("capability", one_of(&["approve", "read", "write"])),
+        ("capability", one_of(&["admin", "approve", "read", "write"])),
         ("zone_id", maybe(id())),
         ("created_by", text()),
         ("created_at", time()),
@@ -156,6 +156,22 @@ fn of_administration() -> Vec<(&'static str, Value)> {
             ("updated_at", maybe(time())),
         ])
     };
+    let finding = object(&[
+        ("chain", one_of(&["changes", "events"])),
+        ("zone_id", maybe(text())),
+        ("chain_seq", text()),
+        ("id", text()),
+        ("fault", one_of(&["base", "content", "gap", "hmac", "link", "truncated"])),
+        ("found_at", time()),
+    ]);
+    let integrity = object(&[
+        ("status", one_of(&["intact", "tampered", "unchecked"])),
+        ("chains", number()),
+        ("rows", number()),
+        ("checked_at", maybe(time())),
+        ("open_findings", number()),
+        ("findings", list(finding)),
+    ]);
     let workload = authored(&[
         ("id", id()),
         ("zone_id", id()),
@@ -204,6 +220,7 @@ fn of_administration() -> Vec<(&'static str, Value)> {
         ("NewAdminToken", new_token),
         ("AuditRetention", setting("retention_days", "max_days")),
         ("MintRateLimit", setting("limit_per_minute", "max_per_minute")),
+        ("AuditIntegrity", integrity),
         ("Workload", workload),
         ("WorkloadBinding", binding),
         ("WorkloadWithSecret", with_secret),
@@ -488,6 +505,12 @@ fn of_evidence() -> Vec<(&'static str, Value)> {
         ("state", one_of(&states)),
     ]);
     // With `fields`, an item has those and no others.
-    let chosen = either(&[named("Event"), open_object(&[])]);
-    vec![("Event", event), ("ChosenEvent", chosen), ("Change", change), ("Approval", approval)]
+    let chosen = |of| either(&[named(of), open_object(&[])]);
+    vec![
+        ("Event", event),
+        ("ChosenEvent", chosen("Event")),
+        ("Change", change),
+        ("ChosenChange", chosen("Change")),
+        ("Approval", approval),
+    ]
 }

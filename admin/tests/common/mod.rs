@@ -11,6 +11,7 @@ use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError};
 use caracal_sts::providers::Providers;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use tower::ServiceExt as _;
 
@@ -88,6 +89,29 @@ fn hold_to_document(method: &str, path: &str, status: StatusCode, headers: &Head
     assert!(found.is_empty(), "{path}: {found:#?}");
 }
 
+/// Status and code of every row of the error reference that is about the Admin API, or about every service.
+pub fn errors() -> BTreeSet<(u16, String)> {
+    const REFERENCE: &str = include_str!("../../../docs/errors.md");
+    let (_, section) = REFERENCE.split_once("## The Admin API").expect("a section on the Admin API");
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let status = cells.next()?.parse().ok()?;
+        Some((status, cells.next()?.trim_matches('`').to_owned()))
+    };
+    section.lines().filter_map(row).collect()
+}
+
+/// A refusal has a status and a code that the error reference names.
+fn hold_to_reference(path: &str, status: StatusCode, body: &Value) {
+    static ERRORS: LazyLock<BTreeSet<(u16, String)>> = LazyLock::new(errors);
+    let code = body["error"].as_str().unwrap_or_default();
+    if status.as_u16() >= 400 && path != "/ready" && body.is_object() {
+        let known = ERRORS.contains(&(status.as_u16(), code.to_owned()));
+        assert!(known, "{path}: {} {code} is not in docs/errors.md", status.as_u16());
+    }
+}
+
 impl Bench {
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -102,6 +126,7 @@ impl Bench {
                 .unwrap_or_else(|_| String::from_utf8(bytes.to_vec()).unwrap().into())
         };
         hold_to_document(method.as_str(), &path, status, &headers, &body);
+        hold_to_reference(&path, status, &body);
         Answer { status, headers, body }
     }
 

@@ -191,6 +191,6 @@ async fn admin_18_09_only_global_write_tokens_manage_tokens_and_none_makes_more_
     let write = bench.token(None, "write").await;
     let body = json!({ "name": "t", "scope": "global", "capability": "approve" });
     let refused = bench.call(&write, "POST", "/v1/admin-tokens", Some(body)).await;
-    assert_eq!(refused.code(), (403, "approve_capability_required"), "no way around the second pair of eyes");
+    assert_eq!(refused.code(), (403, "admin_capability_required"), "no way around the second pair of eyes");
     assert_eq!(bench.number("SELECT COUNT(*) FROM admin_tokens").await, before + 1);
 }

@@ -199,3 +199,39 @@ async fn admin_18_16_traits() {
         assert_eq!(answer.code(), expected, "{traits}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_admin_10_registrations_are_archived_a_day_after_their_time() {
+    let bench = bench().await;
+    let zone = id(&bench.post("/v1/zones", json!({ "name": "z", "dcr_enabled": true })).await.ok());
+    let path = format!("/v1/zones/{zone}/applications");
+    let mut made = Vec::new();
+    for name in ["a", "b", "c"] {
+        made.push(id(&bench.post(&format!("{path}/dcr"), json!({ "name": name })).await.ok()));
+    }
+    let managed = json!({ "name": "kept", "registration_method": "managed" });
+    made.push(id(&bench.post(&path, managed).await.ok()));
+    let day = 24 * 60 * 60 * 1000;
+    let now = bench.store.now();
+    for (application, over_since) in
+        [(&made[0], day + 1_000), (&made[1], day + 1_000), (&made[2], day - 60_000)]
+    {
+        let sql =
+            format!("UPDATE applications SET expires_at = {} WHERE id = '{application}'", now - over_since);
+        bench.execute(&sql).await;
+    }
+    assert_eq!(caracal_admin::archive_expired_registrations(&bench.store).await.unwrap(), 2);
+    assert_eq!(
+        caracal_admin::archive_expired_registrations(&bench.store).await.unwrap(),
+        0,
+        "safe to run again"
+    );
+    let listed = async |query: &str| {
+        let items = bench.get(&format!("{path}{query}")).await.ok();
+        items["items"].as_array().unwrap().iter().map(|item| item["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("").await, ["kept", "c"]);
+    assert_eq!(listed("?status=archived").await.len(), 2);
+    let events = bench.get(&format!("/v1/zones/{zone}/audit?event_type=registrations_archived")).await.ok();
+    assert_eq!(events["items"][0]["metadata_json"]["applications"], 2);
+}

@@ -84,17 +84,19 @@ async fn admin_18_19_identifiers_of_resources() {
     assert_eq!(bench.delete(&format!("{path}/{second}")).await.status, 204);
     let next = bench.post(&path, named("orders")).await.ok();
     assert_eq!(next["identifier"], "resource://orders-4", "what is archived keeps its generated name");
-    bench
-        .execute(&format!(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
-             INSERT INTO resources (id, zone_id, name, identifier, scopes_json, credential_provider_id, \
-             operations_json, operation_enforcement, mandate_use, created_at, updated_at) \
-             SELECT 'r' || i, '{zone}', 'r', 'resource://r' || i, '[]', '{provider}', '[]', 'enforced', 'single', 0, 0 \
-             FROM n"
-        ))
-        .await;
+    let counted = bench.number("SELECT resource_count FROM zones").await;
+    assert_eq!(counted, bench.number("SELECT COUNT(*) FROM resources WHERE archived_at IS NULL").await);
+    bench.execute("UPDATE zones SET resource_count = 99999").await;
+    let last = id(&bench.post(&path, resource(&provider, "resource://last")).await.ok());
     let full = bench.post(&path, resource(&provider, "resource://more")).await;
     assert_eq!(full.code(), (409, "resource_quota_exceeded"));
+    assert_eq!(
+        bench.number("SELECT resource_count FROM zones").await,
+        100_000,
+        "what was refused is not counted"
+    );
+    assert_eq!(bench.delete(&format!("{path}/{last}")).await.status, 204);
+    bench.post(&path, resource(&provider, "resource://more")).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

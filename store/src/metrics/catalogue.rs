@@ -176,6 +176,12 @@ pub(super) struct Audits {
     pub(super) inserts: IntCounter,
     pub(super) parse_errors: IntCounter,
     pub(super) retries: IntCounter,
+    pub(super) pruned: IntCounter,
+    pub(super) prunings: Words,
+    pub(super) checked: IntCounter,
+    pub(super) mismatches: IntCounter,
+    pub(super) breaks: IntCounter,
+    pub(super) bad_hmacs: IntCounter,
 }
 
 /// What the Coordinator counts.
@@ -385,6 +391,37 @@ impl Audits {
                 AUDIT,
                 "caracal_audit_retries_total",
                 "Times that waiting events could not be taken and stayed where they were.",
+            )?,
+            pruned: b.counter(
+                AUDIT,
+                "caracal_audit_retention_pruned_total",
+                "Events that were pruned because they were older than they are kept.",
+            )?,
+            prunings: b.words(
+                AUDIT,
+                "caracal_audit_retention_runs_total",
+                "Runs of the job that prunes, by outcome.",
+                &["outcome"],
+            )?,
+            checked: b.counter(
+                AUDIT,
+                "caracal_audit_tamper_checked_total",
+                "Rows of the chains that were checked.",
+            )?,
+            mismatches: b.counter(
+                AUDIT,
+                "caracal_audit_tamper_mismatch_total",
+                "Rows whose content was found changed.",
+            )?,
+            breaks: b.counter(
+                AUDIT,
+                "caracal_audit_tamper_chain_breaks_total",
+                "Places where rows were found missing or out of their order.",
+            )?,
+            bad_hmacs: b.counter(
+                AUDIT,
+                "caracal_audit_tamper_hmac_failures_total",
+                "Rows and bases that were found under another key.",
             )?,
         })
     }

@@ -179,6 +179,31 @@ pub fn events_not_taken() {
     with(|all| all.audit.retries.inc());
 }
 
+/// Evidence was pruned: so many events.
+pub fn evidence_pruned(events: u64) {
+    with(|all| all.audit.pruned.inc_by(events));
+}
+
+/// The job that prunes ran.
+pub fn retention_ran(done: bool) {
+    with(|all| all.audit.prunings.count(if done { "done" } else { "failed" }));
+}
+
+/// So many rows of a chain were checked; `faults` are the words of what was found for the first time.
+pub fn chain_checked(rows: u64, faults: impl Iterator<Item = &'static str>) {
+    with(|all| {
+        let audit = &all.audit;
+        audit.checked.inc_by(rows);
+        for fault in faults {
+            match fault {
+                "content" => audit.mismatches.inc(),
+                "base" | "hmac" => audit.bad_hmacs.inc(),
+                _ => audit.breaks.inc(),
+            }
+        }
+    });
+}
+
 /// A request with an idempotency key was `created`, `replayed`, a `conflict`, `invalid` or `expired`.
 pub fn idempotency(outcome: &'static str) {
     with(|all| all.coordinator.idempotency.count(outcome));

@@ -26,6 +26,8 @@ struct Gauges {
     admin_age: IntGaugeVec,
     audit_lag: IntGaugeVec,
     audit_age: IntGaugeVec,
+    findings: IntGaugeVec,
+    last_check: IntGaugeVec,
     gateways: IntGaugeVec,
     gateway_lag: IntGaugeVec,
     invocations: IntGaugeVec,
@@ -62,6 +64,18 @@ impl Sampled {
                 AUDIT,
                 "caracal_audit_consumer_pel_oldest_seconds",
                 "How long the oldest event waits.",
+                &[],
+            )?,
+            findings: b.gauges(
+                AUDIT,
+                "caracal_audit_tamper_open_findings",
+                "Faults of the chains that nobody has taken note of.",
+                &[],
+            )?,
+            last_check: b.gauges(
+                AUDIT,
+                "caracal_audit_tamper_last_sweep_unix",
+                "When the chain whose check is longest ago was checked, unix seconds; 0 before the first.",
                 &[],
             )?,
             gateways: b.gauges(STS, "caracal_sts_feed_gateways", "Gateways heard within 60 s.", &[])?,
@@ -130,6 +144,8 @@ impl Sampled {
             &g.admin_age,
             &g.audit_lag,
             &g.audit_age,
+            &g.findings,
+            &g.last_check,
             &g.gateways,
             &g.gateway_lag,
             &g.invocations,
@@ -146,10 +162,27 @@ impl Sampled {
         let g = &self.gauges;
         match service {
             Service::Admin => waiting(store, &g.admin_pending, &g.admin_age).await,
-            Service::Audit => waiting(store, &g.audit_lag, &g.audit_age).await,
+            Service::Audit => {
+                waiting(store, &g.audit_lag, &g.audit_age).await?;
+                self.chains(store).await
+            }
             Service::Sts => self.gateways(store).await,
             Service::Coordinator => self.coordinator(store).await,
         }
+    }
+
+    async fn chains(&self, store: &Store) -> Result<(), StoreError> {
+        let mut connection = store.read().await?;
+        let open: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM audit_findings WHERE acknowledged_at IS NULL")
+                .fetch_one(&mut *connection)
+                .await?;
+        let checked: Option<i64> = sqlx::query_scalar("SELECT MIN(checked_at) FROM audit_checks")
+            .fetch_one(&mut *connection)
+            .await?;
+        set(&self.gauges.findings, "", open);
+        set(&self.gauges.last_check, "", checked.unwrap_or(0) / 1000);
+        Ok(())
     }
 
     async fn gateways(&self, store: &Store) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! `cargo xtask bench <name>`, which builds what it needs.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod envoy;
 mod envoy_config;
 mod error;
@@ -50,6 +51,12 @@ enum Benchmark {
         after_help = "Examples:\n  cargo xtask bench sessions\n  cargo xtask bench sessions --seconds 20 --json"
     )]
     Sessions(Options),
+    /// The Admin API in a zone of a hundred thousand resources: pages from the first to the last, filters, single
+    /// resources, and making them.
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench admin\n  cargo xtask bench admin --seconds 20 --json"
+    )]
+    Admin(Options),
     /// The filter in Envoy beside Envoy's own filters: local decisions, never-seen mandates, governed requests.
     #[command(
         after_help = "Examples:\n  cargo xtask bench gateway\n  cargo xtask bench gateway --seconds 20 --json"
@@ -95,6 +102,7 @@ async fn main() -> ExitCode {
 
 async fn run(benchmark: Benchmark) -> Result<(), Error> {
     match benchmark {
+        Benchmark::Admin(options) => publish("admin", &options, admin::measure(&options).await?),
         Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
         Benchmark::Gateway(options) => publish("gateway", &options, gateway::measure(&options).await?),
         Benchmark::Sessions(options) => publish("sessions", &options, sessions::measure(&options).await?),

@@ -257,7 +257,7 @@ impl Bench<'_> {
     }
 }
 
-fn push(figures: &mut Figures, kind: &str, report: &Report, p50: Option<Goal>) {
+pub(crate) fn push(figures: &mut Figures, kind: &str, report: &Report, p50: Option<Goal>) {
     figures.push(Figure::new(format!("{kind}_rate"), report.rate, "1/s"));
     let figure = Figure::new(format!("{kind}_p50"), report.latency_ms(0.5), "ms");
     figures.push(match p50 {
@@ -276,8 +276,8 @@ fn expect(what: &str, status: u16, expected: u16) -> Result<(), Error> {
     Err(Error::answer(what, format!("{status} instead of {expected}")))
 }
 
-/// A whole request to the Coordinator.
-fn request(method: &str, path: &str, address: SocketAddr, bearer: &str, body: &str) -> Vec<u8> {
+/// A whole request with a bearer.
+pub(crate) fn request(method: &str, path: &str, address: SocketAddr, bearer: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {bearer}\r\n\
@@ -287,7 +287,7 @@ fn request(method: &str, path: &str, address: SocketAddr, bearer: &str, body: &s
 }
 
 /// A member that is text, of an answer that has to be 201, found without reading the whole answer.
-fn created<'a>(status: u16, body: &'a [u8], member: &str) -> Result<&'a str, String> {
+pub(crate) fn created<'a>(status: u16, body: &'a [u8], member: &str) -> Result<&'a str, String> {
     let body = std::str::from_utf8(body).map_err(|error| error.to_string())?;
     let found = body
         .split_once(&format!("\"{member}\":\""))

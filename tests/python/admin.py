@@ -6,6 +6,7 @@ Prints one JSON object with what happened; every expectation is checked by the t
 import json
 import os
 import sys
+from pathlib import Path
 
 from caracalai_admin import (
     AdminApiError,
@@ -16,6 +17,8 @@ from caracalai_admin import (
     ensure_grants,
     ensure_resource,
 )
+
+import admin_surface
 
 
 def refused(call, *arguments) -> list:
@@ -153,14 +156,25 @@ def main() -> dict:
     client = AdminClient(
         api_url=os.environ["CARACAL_ADMIN_URL"],
         admin_token=os.environ["CARACAL_ADMIN_TOKEN"],
+        coordinator_url=os.environ["CARACAL_COORDINATOR_URL"],
+        coordinator_token=os.environ["CARACAL_COORDINATOR_TOKEN"],
         retries=0,
     )
+    called, every = admin_surface.record(client)
     outcome: dict = {}
     zone_id = configuration(client, outcome)
     administration(client, zone_id, outcome)
+    admin_surface.objects(client, zone_id, outcome)
+    admin_surface.connections(client, zone_id, outcome)
+    running = os.environ["CARACAL_ZONE_ID"]
+    admin_surface.approvals(client, running, outcome)
+    admin_surface.coordinator(client, running, json.loads(os.environ["CARACAL_TREE"]), outcome)
     runtime(client, outcome)
     client.zones.delete(zone_id)
     outcome["zone_gone"] = refused(client.zones.get, zone_id)
+    outcome["never_called"] = sorted(every - called)
+    scripts = [Path(module.__file__).read_text() for module in (admin_surface, sys.modules["__main__"])]
+    outcome["never_used"] = admin_surface.unused_helpers(*scripts)
     return outcome
 
 

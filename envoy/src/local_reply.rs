@@ -11,6 +11,8 @@ pub(crate) fn config() -> Value {
         "mappers": [
             mapper(&flags(&["DF"]), Some(502), "internal_error", "upstream not addressable"),
             mapper(&flags(&["UT"]), Some(504), "internal_error", "upstream timeout"),
+            // Idle after the whole request was read: the upstream is what everybody waits for.
+            mapper(&both(&flags(&["SI"]), &status(504)), None, "internal_error", "upstream timeout"),
             mapper(
                 &flags(&["UF", "UH", "UC", "UR", "UO", "URX", "LR", "UPE", "NC"]),
                 Some(502),
@@ -55,6 +57,10 @@ fn mapper(filter: &Value, status: Option<u16>, error: &str, description: &str) -
 
 fn flags(flags: &[&str]) -> Value {
     json!({"response_flag_filter": {"flags": flags}})
+}
+
+fn both(one: &Value, other: &Value) -> Value {
+    json!({"and_filter": {"filters": [one, other]}})
 }
 
 /// The filter's own 413 and 431 carry the same meaning, so the status is enough.

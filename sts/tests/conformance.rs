@@ -1,5 +1,5 @@
-//! Holds `docs/conformance.md`, `docs/conformance-coordinator.md` and `docs/conformance-admin.md` to the code: no number is
-//! missing, no test that they name is, and no numbered test is left out.
+//! Holds `docs/conformance.md`, `docs/conformance-coordinator.md`, `docs/conformance-admin.md` and
+//! `docs/conformance-gateway.md` to the code: no number is missing, no test that they name is, and no numbered test is left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +21,10 @@ struct Table {
 const STS: &str = "docs/conformance.md";
 const COORDINATOR: &str = "docs/conformance-coordinator.md";
 const ADMIN: &str = "docs/conformance-admin.md";
+const GATEWAY: &str = "docs/conformance-gateway.md";
 const SECTIONS: &str = "## Sections";
 
-const TABLES: [Table; 12] = [
+const TABLES: [Table; 14] = [
     Table { page: STS, heading: SECTIONS, prefix: ("", 0), numbers: &[4..=19], shown: true },
     Table {
         page: STS,
@@ -96,6 +97,20 @@ const TABLES: [Table; 12] = [
         numbers: &[3..=4, 7..=7, 9..=18, 20..=20],
         shown: true,
     },
+    Table {
+        page: GATEWAY,
+        heading: "## Ordered checks (§A5)",
+        prefix: ("gateway_a5_", 2),
+        numbers: &[1..=19],
+        shown: true,
+    },
+    Table {
+        page: GATEWAY,
+        heading: "## Edge cases (Part E)",
+        prefix: ("gateway_e_", 2),
+        numbers: &[1..=25],
+        shown: true,
+    },
 ];
 
 fn root() -> PathBuf {
@@ -131,9 +146,18 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// The name of every test of the workspace.
 fn tests() -> BTreeSet<String> {
     let mut files = Vec::new();
-    for crate_folder in
-        ["admin", "audit", "caracal", "coordinator", "filter", "mandate", "store", "sts", "tests"]
-    {
+    for crate_folder in [
+        "admin",
+        "audit",
+        "caracal",
+        "coordinator",
+        "filter",
+        "filter/bed",
+        "mandate",
+        "store",
+        "sts",
+        "tests",
+    ] {
         for folder in ["src", "tests"].map(|name| root().join(crate_folder).join(name)) {
             if folder.is_dir() {
                 sources(&folder, &mut files);

@@ -1,6 +1,6 @@
 //! An Envoy of a test's own, as an operator would run one beside a service.
 
-use crate::{Stack, envoy_binary, filter_module};
+use crate::{Leash, Stack, envoy_binary, filter_module};
 use caracal_envoy::{BootstrapOptions, Endpoint, KEY_VARIABLE, Shape, SidecarOptions, render};
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::Value;
@@ -16,8 +16,8 @@ pub struct Sidecar {
     pub url: String,
     /// Where Envoy's administration listens.
     pub admin: String,
-    _child: Child,
-    _folder: TempDir,
+    child: Child,
+    folder: TempDir,
 }
 
 fn endpoint(stack: &Stack, service: &str) -> Endpoint {
@@ -94,8 +94,13 @@ impl Sidecar {
         ready: u16,
         environment: &[(&str, &Path)],
     ) -> Self {
+        Self::launch(bootstrap, &gateway_key(stack), ready, environment).await
+    }
+
+    /// Starts any Envoy with this key, and waits until it answers a request without a mandate like this.
+    pub async fn launch(bootstrap: &Value, key: &str, ready: u16, environment: &[(&str, &Path)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = command(folder.path(), bootstrap, &gateway_key(stack));
+        let mut command = command(folder.path(), bootstrap, key);
         let child = command.envs(environment.iter().copied()).spawn().unwrap();
         let reach = async {
             loop {
@@ -111,7 +116,17 @@ impl Sidecar {
         let url =
             tokio::time::timeout(Duration::from_secs(60), reach).await.expect("the sidecar is not ready");
         let admin = std::fs::read_to_string(folder.path().join("admin")).unwrap();
-        Self { url, admin: format!("http://{}", admin.trim()), _child: child, _folder: folder }
+        Self { url, admin: format!("http://{}", admin.trim()), child, folder }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.url.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Ends it when this program ends, for a sidecar that is never dropped.
+    pub fn leash(&self) -> Leash {
+        Leash::on(self.child.id().unwrap(), self.folder.path())
     }
 }
 
@@ -121,4 +136,31 @@ async fn listener(admin: &Path) -> Option<String> {
     let listeners: Value = answer.json().await.ok()?;
     let address = listeners.pointer("/listener_statuses/0/local_address/socket_address")?;
     Some(format!("http://{}:{}", address["address"].as_str()?, address["port_value"].as_u64()?))
+}
+
+/// Changes the filter's own configuration inside a rendered bootstrap.
+pub fn change_filter(bootstrap: &mut Value, change: impl FnOnce(&mut Value)) {
+    let mut change = Some(change);
+    visit(bootstrap, &mut |value| {
+        let is_text = value.get("@type").and_then(Value::as_str)
+            == Some("type.googleapis.com/google.protobuf.StringValue");
+        let text = value.get("value").and_then(Value::as_str).filter(|text| text.contains("\"role\""));
+        if let (true, Some(text)) = (is_text, text) {
+            let mut configuration: Value = serde_json::from_str(text).unwrap();
+            if let Some(change) = change.take() {
+                change(&mut configuration);
+            }
+            value["value"] = configuration.to_string().into();
+        }
+    });
+    assert!(change.is_none(), "the bootstrap has no filter");
+}
+
+fn visit(value: &mut Value, look: &mut impl FnMut(&mut Value)) {
+    look(value);
+    match value {
+        Value::Object(members) => members.values_mut().for_each(|member| visit(member, look)),
+        Value::Array(items) => items.iter_mut().for_each(|item| visit(item, look)),
+        _ => {}
+    }
 }

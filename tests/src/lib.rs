@@ -7,17 +7,23 @@
 mod clock;
 pub mod drill;
 mod envoy;
+mod leash;
 mod link;
+mod raw;
 mod script;
 mod stack;
+mod stand_in;
 mod upstream;
 mod world;
 
 pub use clock::Clock;
-pub use envoy::{Sidecar, gateway_key, refused, sidecar_bootstrap, sidecar_options};
+pub use envoy::{Sidecar, change_filter, gateway_key, refused, sidecar_bootstrap, sidecar_options};
+pub use leash::{Leash, Shared};
 pub use link::{Link, LinkState};
+pub use raw::{Answered, Raw, RawStream};
 pub use script::{Credentials, Script};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
+pub use stand_in::{Feeding, Reply, StandIn, now_ms};
 pub use upstream::{Seen, Upstream};
 pub use world::{Agent, World};
 

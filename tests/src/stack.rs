@@ -1,5 +1,6 @@
 //! A running `caracal up`.
 
+use crate::Leash;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -99,6 +100,11 @@ impl Stack {
     /// Starts it again on the same data folder.
     pub async fn restart(&mut self) {
         (self.child, self.running) = launch(self.data.path(), &self.options, &self.log).await;
+    }
+
+    /// Ends it when this program ends, for a stack that is never dropped.
+    pub fn leash(&self) -> Leash {
+        Leash::on(self.child.id().unwrap(), self.data.path())
     }
 
     /// The data folder itself.

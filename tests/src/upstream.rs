@@ -26,6 +26,11 @@ pub struct Upstream {
 
 impl Upstream {
     pub async fn start() -> Self {
+        Self::serving(Router::new()).await
+    }
+
+    /// One with routes of its own; it remembers what none of them takes.
+    pub async fn serving(routes: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -35,7 +40,7 @@ impl Upstream {
             remembered.lock().unwrap().push(seen);
             async { axum::Json(serde_json::json!({ "orders": [] })).into_response() }
         };
-        let router = Router::new().fallback(answer);
+        let router = routes.fallback(answer);
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, seen, task }
     }

@@ -3,7 +3,7 @@
 
 use caracal_envoy::render;
 use caracal_tests::{
-    Sidecar, Stack, Upstream, World, gateway_key, refused, sidecar_bootstrap, sidecar_options,
+    Sidecar, Stack, Upstream, World, change_filter, gateway_key, refused, sidecar_bootstrap, sidecar_options,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -129,33 +129,6 @@ async fn a_sidecar_without_the_sts_denies_what_is_in_doubt_and_nothing_else() {
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
         let body: Value = refused.json().await.unwrap();
         assert_eq!(body["error_description"], "policy changed since this mandate was minted");
-    }
-}
-
-/// Changes the filter's own configuration inside a rendered bootstrap.
-fn change_filter(bootstrap: &mut Value, change: impl FnOnce(&mut Value)) {
-    let mut change = Some(change);
-    visit(bootstrap, &mut |value| {
-        let is_text = value.get("@type").and_then(Value::as_str)
-            == Some("type.googleapis.com/google.protobuf.StringValue");
-        let text = value.get("value").and_then(Value::as_str).filter(|text| text.contains("\"role\""));
-        if let (true, Some(text)) = (is_text, text) {
-            let mut configuration: Value = serde_json::from_str(text).unwrap();
-            if let Some(change) = change.take() {
-                change(&mut configuration);
-            }
-            value["value"] = configuration.to_string().into();
-        }
-    });
-    assert!(change.is_none(), "the bootstrap has no filter");
-}
-
-fn visit(value: &mut Value, look: &mut impl FnMut(&mut Value)) {
-    look(value);
-    match value {
-        Value::Object(members) => members.values_mut().for_each(|member| visit(member, look)),
-        Value::Array(items) => items.iter_mut().for_each(|item| visit(item, look)),
-        _ => {}
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
 use caracal_mandate::mcp::McpName;
 use caracal_mandate::verdict::DenyReason;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::config::{AuditConfig, FilterConfig};
 use crate::host::{AnswerSize, CallToken, Host, Level};
@@ -100,26 +100,66 @@ pub struct Metadata {
     pub mcp: Vec<McpName>,
 }
 
-/// Collects the members of a JSON object; what is absent or empty is left out.
-struct Members(Map<String, Value>);
+/// Writes the members of a JSON object; what is absent is left out. Every request's event is written, so nothing is built
+/// in between.
+struct Members(String);
 
 impl Members {
+    /// An object with room for so many bytes.
+    fn new(room: usize) -> Self {
+        let mut text = String::with_capacity(room);
+        text.push('{');
+        Self(text)
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
+    }
+
     fn text(&mut self, name: &str, text: Option<&str>) {
         if let Some(text) = text {
-            self.0.insert(name.to_owned(), Value::String(text.to_owned()));
+            self.name(name);
+            push_text(&mut self.0, text);
         }
     }
 
     fn number(&mut self, name: &str, number: u64) {
-        self.0.insert(name.to_owned(), Value::Number(number.into()));
+        self.raw(name, &number.to_string());
+    }
+
+    /// A member whose value is JSON already.
+    fn raw(&mut self, name: &str, json: &str) {
+        self.name(name);
+        self.0.push_str(json);
+    }
+
+    fn end(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+/// Text as JSON. Nearly all of it needs no escapes.
+fn push_text(json: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        json.push_str(&Value::from(text).to_string());
     }
 }
 
 impl Event {
-    /// The event as it is sent.
+    /// The event as it is sent: JSON.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut members = Members(Map::new());
+    pub fn to_json(&self) -> String {
+        let mut members = Members::new(768);
         members.number("seq", self.seq);
         members.number("occurred_at", self.occurred_at);
         members.text("zone_id", self.zone_id.as_deref());
@@ -128,14 +168,14 @@ impl Event {
         members.text("decision", Some(self.decision));
         members.text("evaluation_status", Some(self.evaluation_status));
         members.text("reason", self.reason);
-        members.0.insert("metadata".to_owned(), self.metadata.to_json());
-        Value::Object(members.0)
+        members.raw("metadata", &self.metadata.to_json());
+        members.end()
     }
 }
 
 impl Metadata {
-    fn to_json(&self) -> Value {
-        let mut members = Members(Map::new());
+    fn to_json(&self) -> String {
+        let mut members = Members::new(512);
         members.text("role", Some(self.role));
         members.text("application_id", self.application_id.as_deref());
         members.text("resource", self.resource.as_deref());
@@ -156,21 +196,34 @@ impl Metadata {
         members.text("decision_id", self.decision_id.as_deref());
         members.text("decided_by", self.decided_by);
         if !self.mcp.is_empty() {
-            let names = self.mcp.iter().map(|name| {
-                let mut members = Members(Map::new());
-                members.text("method", Some(&name.method));
-                members.text("tool", name.tool.as_deref());
-                Value::Object(members.0)
-            });
-            members.0.insert("mcp".to_owned(), Value::Array(names.collect()));
+            members.raw("mcp", &mcp_json(&self.mcp));
         }
         if let Some(reason) = self.interrupted {
             let expired = reason == DenyReason::Expiring;
-            let name = if expired { "expiry_interrupted" } else { "revocation_interrupted" };
-            members.0.insert(name.to_owned(), Value::Bool(true));
+            members.raw(if expired { "expiry_interrupted" } else { "revocation_interrupted" }, "true");
         }
-        Value::Object(members.0)
+        members.end()
     }
+}
+
+fn mcp_json(names: &[McpName]) -> String {
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| {
+            let mut members = Members::new(64);
+            members.text("method", Some(&name.method));
+            members.text("tool", name.tool.as_deref());
+            members.end()
+        })
+        .collect();
+    format!("[{}]", names.join(","))
+}
+
+/// An event that waits for Audit, as it will be sent.
+struct Waiting {
+    seq: u64,
+    occurred_at: u64,
+    json: String,
 }
 
 /// Whether a request may go on as far as evidence is concerned.
@@ -190,7 +243,7 @@ pub struct Evidence {
     gateway: String,
     worker: String,
     incarnation: u64,
-    pending: VecDeque<Event>,
+    pending: VecDeque<Waiting>,
     reserved: usize,
     last_seq: u64,
     decisions: u64,
@@ -260,7 +313,8 @@ impl Evidence {
             host.count(metrics::EVIDENCE_DROPPED, 1);
             return;
         }
-        self.pending.push_back(event);
+        let Event { seq, occurred_at, .. } = event;
+        self.pending.push_back(Waiting { seq, occurred_at, json: event.to_json() });
     }
 
     /// Gives a reserved place back.
@@ -321,18 +375,19 @@ impl Evidence {
     }
 
     fn deliver(&mut self, host: &dyn Host, key: &GatewayKey) {
-        let mut batch = Members(Map::new());
+        let events = self.next_batch();
+        let mut batch = Members::new(events.len() + 256);
         batch.text("gateway", Some(&self.gateway));
         batch.text("worker", Some(&self.worker));
         batch.number("incarnation", self.incarnation);
-        batch.0.insert("events".to_owned(), Value::Array(self.next_batch()));
-        let body = serde_json::to_vec(&Value::Object(batch.0)).unwrap_or_default();
+        batch.raw("events", &events);
+        let body = batch.end();
         let call = SignedCall {
             server: &self.config.server,
             method: "POST",
             path: PATH,
             content_type: Some("application/json"),
-            body: &body,
+            body: body.as_bytes(),
             request_id: None,
             timeout_ms: self.config.server.timeout_ms,
         };
@@ -342,18 +397,20 @@ impl Evidence {
         }
     }
 
-    /// The oldest events, as many as one call may hold, and at least one.
-    fn next_batch(&self) -> Vec<Value> {
-        let mut bytes = 0_usize;
-        let mut events = Vec::new();
+    /// The oldest events as a JSON array: as many as one call may hold, and at least one.
+    fn next_batch(&self) -> String {
+        let mut events = String::from("[");
         for event in self.pending.iter().take(self.batch_limit) {
-            let event = event.to_json();
-            bytes = bytes.saturating_add(event.to_string().len());
-            if bytes > MAX_BATCH_BYTES && !events.is_empty() {
+            let first = events.len() == 1;
+            if !first && events.len().saturating_add(event.json.len()) > MAX_BATCH_BYTES {
                 break;
             }
-            events.push(event);
+            if !first {
+                events.push(',');
+            }
+            events.push_str(&event.json);
         }
+        events.push(']');
         events
     }
 
@@ -379,5 +436,53 @@ impl Evidence {
             self.pending.len()
         );
         host.log(Level::Warn, &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_event_says_is_the_same_json_whatever_is_in_it() {
+        for text in
+            ["plain", "", "quote\" back\\slash", "line\nend\t\u{0}\u{1f}", "käse 🦀", "\u{7f}\u{2028}"]
+        {
+            let mcp = vec![
+                McpName { method: text.to_owned(), tool: Some(text.to_owned()) },
+                McpName { method: "m".to_owned(), tool: None },
+            ];
+            let metadata = Metadata {
+                role: "resource",
+                method: text.to_owned(),
+                jti: Some(text.to_owned()),
+                gateway_status: 200,
+                mcp,
+                interrupted: Some(DenyReason::Revoked),
+                ..Metadata::default()
+            };
+            let event = Event {
+                seq: u64::MAX,
+                occurred_at: 7,
+                zone_id: None,
+                request_id: text.to_owned(),
+                event_type: "gateway_denied",
+                decision: "deny",
+                evaluation_status: "refused",
+                reason: Some("revoked"),
+                metadata,
+            };
+            let read: Value = serde_json::from_str(&event.to_json()).unwrap();
+            let expected = serde_json::json!({
+                "seq": u64::MAX, "occurred_at": 7, "request_id": text, "event_type": "gateway_denied",
+                "decision": "deny", "evaluation_status": "refused", "reason": "revoked",
+                "metadata": {
+                    "role": "resource", "jti": text, "method": text, "gateway_status": 200, "latency_ms": 0,
+                    "response_bytes": 0, "mcp": [{ "method": text, "tool": text }, { "method": "m" }],
+                    "revocation_interrupted": true,
+                },
+            });
+            assert_eq!(read, expected);
+        }
     }
 }

@@ -116,7 +116,9 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
     if target != inbound.path() {
         host.set_header(Direction::Request, ":path", &target);
     }
-    host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
+    if inbound.all("x-request-id") != [inbound.request_id.as_bytes()] {
+        host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
+    }
     Ok(())
 }
 
@@ -209,37 +211,40 @@ pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Res
 /// Prepares a response for the caller; returns its status. `exp` is the inbound mandate's end.
 pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
     let host = worker.host.as_ref();
-    let headers = host.headers(Direction::Response);
-    let set = |name: &str, value: &[u8]| host.set_header(Direction::Response, name, value);
-    let first =
-        |name: &str| headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice());
-    let status =
-        first(":status").and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()).unwrap_or(0);
+    let status = host.header(Direction::Response, ":status");
+    let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
     if worker.config.role == Role::Gateway {
-        let nominated: Vec<Vec<u8>> = headers
-            .iter()
-            .filter(|(name, _)| name == "connection")
-            .flat_map(|(_, value)| header::connection_nominated(value))
-            .collect();
-        // By these two the upstream agrees to the other protocol that the request asked for.
-        let switches = |name: &str| status == 101 && matches!(name, "connection" | "upgrade");
-        let goes = |name: &str, value: &[u8]| {
-            header::stripped_from_response(name.as_bytes())
-                || name.starts_with("x-envoy-")
-                || nominated.iter().any(|nominated| nominated == name.as_bytes())
-                || (matches!(name, "location" | "content-location") && !header::location_stays(value))
-        };
-        for name in distinct_names(&headers) {
-            // One value that may not pass takes all of its name along.
-            if !switches(name) && headers.iter().any(|(other, value)| other == name && goes(other, value)) {
-                host.remove_header(Direction::Response, name);
-            }
-        }
+        strip_response(host, status);
         let now = i64::try_from(host.now() / 1_000).unwrap_or(i64::MAX);
-        set("x-caracal-token-expires-in", exp.saturating_sub(now).max(0).to_string().as_bytes());
+        let left = exp.saturating_sub(now).max(0).to_string();
+        host.set_header(Direction::Response, "x-caracal-token-expires-in", left.as_bytes());
     }
-    set("x-request-id", inbound.request_id.as_bytes());
+    host.set_header(Direction::Response, "x-request-id", inbound.request_id.as_bytes());
     status
+}
+
+/// Takes out of a response what is for the gateway alone.
+fn strip_response(host: &dyn Host, status: u16) {
+    let headers = host.headers(Direction::Response);
+    let nominated: Vec<Vec<u8>> = headers
+        .iter()
+        .filter(|(name, _)| name == "connection")
+        .flat_map(|(_, value)| header::connection_nominated(value))
+        .collect();
+    // By these two the upstream agrees to the other protocol that the request asked for.
+    let switches = |name: &str| status == 101 && matches!(name, "connection" | "upgrade");
+    let goes = |name: &str, value: &[u8]| {
+        header::stripped_from_response(name.as_bytes())
+            || name.starts_with("x-envoy-")
+            || nominated.iter().any(|nominated| nominated == name.as_bytes())
+            || (matches!(name, "location" | "content-location") && !header::location_stays(value))
+    };
+    for name in distinct_names(&headers) {
+        // One value that may not pass takes all of its name along.
+        if !switches(name) && headers.iter().any(|(other, value)| other == name && goes(other, value)) {
+            host.remove_header(Direction::Response, name);
+        }
+    }
 }
 
 /// Every name once, without pseudo-headers.

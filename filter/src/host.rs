@@ -101,6 +101,8 @@ pub trait Host {
     fn tick_every(&self, millis: u64);
     /// All headers.
     fn headers(&self, direction: Direction) -> Headers;
+    /// The value of a header that stands there once, such as a pseudo-header.
+    fn header(&self, direction: Direction, name: &str) -> Option<Vec<u8>>;
     /// Replaces all headers of a name by one.
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]);
     /// Removes all headers of a name.
@@ -202,6 +204,10 @@ impl Host for EnvoyHost {
 
     fn headers(&self, direction: Direction) -> Headers {
         hostcalls::get_map_bytes(map_type(direction)).unwrap_or_default()
+    }
+
+    fn header(&self, direction: Direction, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(map_type(direction), name).ok().flatten()
     }
 
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]) {

@@ -87,7 +87,7 @@ pub struct Known {
 }
 
 /// All that one worker remembers.
-pub struct Memory(Recent<Known>);
+pub struct Memory(Recent<Rc<Known>>);
 
 impl Memory {
     /// A memory for this many cases.
@@ -106,7 +106,7 @@ impl Memory {
     /// Remembers what the STS said of a case.
     pub fn remember(&mut self, case: &Case, answer: Result<Option<Kept>, Refusal>) {
         let (policy_epoch, entry) = (case.policy_epoch, Rc::clone(&case.entry));
-        self.0.remember(&case.key(), &Rc::new(Known { policy_epoch, entry, answer }));
+        self.0.remember(&case.key(), Rc::new(Known { policy_epoch, entry, answer }));
     }
 }
 

@@ -1,7 +1,6 @@
 //! What one request leaves behind: collected along the way, turned into an event at its end.
 
 use caracal_mandate::claims::SubjectType;
-use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::mcp::McpName;
@@ -52,11 +51,6 @@ impl Record {
         let method = inbound.method();
         let shown = method.get(..MAX_METHOD_BYTES).unwrap_or(method);
         self.metadata.method = String::from_utf8_lossy(shown).into_owned();
-        let token = inbound.first("authorization").and_then(|value| header::bearer(value).ok());
-        self.metadata.subject_fingerprint = token.map(|token| {
-            let digest = hmac_sha256::Hash::hash(token.as_bytes());
-            to_hex(digest.first_chunk::<8>().map_or(&digest[..], |first| &first[..]))
-        });
         let traceparent = inbound.first("traceparent").filter(|value| header::valid_traceparent(value));
         self.metadata.trace_id =
             traceparent.and_then(|value| value.get(3..35)).map(|id| String::from_utf8_lossy(id).into_owned());
@@ -65,7 +59,8 @@ impl Record {
     /// What was found out on the way to the decision. Only a verified mandate says who acted.
     pub fn decision(&mut self, resource: Option<&ResourceIdentifier>, mandate: Option<&VerifiedMandate>) {
         self.metadata.resource = resource.map(ToString::to_string);
-        let Some(claims) = mandate.map(|mandate| &mandate.claims) else { return };
+        let Some(VerifiedMandate { claims, fingerprint, .. }) = mandate else { return };
+        self.metadata.subject_fingerprint = Some(fingerprint.clone());
         self.zone_id = Some(claims.zone_id.to_string());
         self.metadata.application_id = Some(claims.client_id.to_string());
         self.metadata.jti = Some(claims.jti.to_string());
@@ -166,6 +161,14 @@ impl Record {
         self.decision = "deny";
         self.evaluation_status = "cancelled";
         self.reason = Some("client_cancelled");
+    }
+
+    /// What a request without a verified mandate presented.
+    pub fn presented(&mut self, inbound: &Inbound) {
+        if self.metadata.subject_fingerprint.is_none() {
+            let token = inbound.first("authorization").and_then(|value| header::bearer(value).ok());
+            self.metadata.subject_fingerprint = token.map(|token| header::fingerprint(token.as_bytes()));
+        }
     }
 
     /// The event. `zone` is what the operator bound, for requests without a verified mandate.

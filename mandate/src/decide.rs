@@ -86,7 +86,7 @@ pub struct Decision {
 }
 
 /// Tokens whose signature was found good, by their exact bytes.
-pub type SignatureCache = Recent<VerifiedMandate>;
+pub type SignatureCache = Recent<Rc<VerifiedMandate>>;
 
 /// Decides a request. The caller has made sure that `state` is fresh.
 pub fn decide(
@@ -118,35 +118,29 @@ fn judge(
     progress: &mut Progress,
 ) -> Result<Verdict, DenyReason> {
     let token = bearer(facts.authorization)?;
-    let jws = CompactJws::split(token).map_err(|_| DenyReason::MalformedBearer)?;
-    let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
-    let peek = Peek::from_json(&payload).map_err(|_| DenyReason::MalformedBearer)?;
-    check_expiry(facts, peek.exp)?;
+    // A token that was read before is not read again. Whether its signature still counts is asked below, in its turn.
+    let token = match cache.find(token, |_| true) {
+        Some(mandate) => Token::Known(token, mandate),
+        None => Token::read(token)?,
+    };
+    check_expiry(facts, token.exp())?;
     if facts.role == Role::Gateway && facts.client_id.iter().any(|value| !value.is_empty()) {
         return Err(DenyReason::ClientIdHeader);
     }
     let (bound_zone, resource) = bound(&facts.binding)?;
     progress.resource = Some(resource.clone());
-    let zone_id = peek.zone_id.ok_or(DenyReason::ZoneMissing)?;
-    if bound_zone.is_some_and(|bound| *bound != zone_id) {
+    let zone_id = token.zone_id().ok_or(DenyReason::ZoneMissing)?;
+    if bound_zone.is_some_and(|bound| bound != zone_id) {
         return Err(DenyReason::ZoneMismatch);
     }
-    if peek.client_id.is_none() {
+    if !token.names_client() {
         return Err(DenyReason::ClientMissing);
     }
     let (raw_path, _query) = path::split_target(facts.path);
     let decoded_path = DecodedPath::parse(raw_path).map_err(|_| DenyReason::PathTraversal)?;
-    let zone = state.zone(&zone_id).ok_or(DenyReason::SignatureInvalid)?;
+    let zone = state.zone(zone_id).ok_or(DenyReason::SignatureInvalid)?;
     progress.policy_epoch = zone.policy_epoch;
-    let still_its_key = |mandate: &VerifiedMandate| zone.key(&mandate.key_id) == Some(&mandate.key);
-    let mandate = match cache.find(token, still_its_key) {
-        Some(mandate) => mandate,
-        None => {
-            let mandate = Rc::new(verify(&jws, &payload, zone, verifier)?);
-            cache.remember(token, &mandate);
-            mandate
-        }
-    };
+    let mandate = token.verified(zone, cache, verifier)?;
     progress.mandate = Some(Rc::clone(&mandate));
     check_claims(facts, state, &mandate.claims, &resource)?;
     if zone.revoked.first_revoked(&mandate.anchors).is_some() {
@@ -184,6 +178,85 @@ fn judge(
         None => Ok(verdict),
         Some(mcp) if mcp.path == operated_path => Ok(Verdict::Read(Box::new(verdict))),
         Some(_) => Err(DenyReason::OperationNotPermitted),
+    }
+}
+
+/// A token before it is known whether its signature counts.
+enum Token<'a> {
+    /// It was verified before, by a key that may not be its zone's any more.
+    Known(&'a [u8], Rc<VerifiedMandate>),
+    /// It was not seen before, or forgotten.
+    New(Box<Read<'a>>),
+}
+
+/// A token that was taken apart.
+struct Read<'a> {
+    token: &'a [u8],
+    jws: CompactJws<'a>,
+    payload: Vec<u8>,
+    peek: Peek,
+}
+
+impl<'a> Token<'a> {
+    fn read(token: &'a [u8]) -> Result<Self, DenyReason> {
+        Read::of(token).map(|read| Self::New(Box::new(read)))
+    }
+
+    fn exp(&self) -> i64 {
+        match self {
+            Self::Known(_, mandate) => mandate.claims.exp,
+            Self::New(read) => read.peek.exp,
+        }
+    }
+
+    fn zone_id(&self) -> Option<&ZoneId> {
+        match self {
+            Self::Known(_, mandate) => Some(&mandate.claims.zone_id),
+            Self::New(read) => read.peek.zone_id.as_ref(),
+        }
+    }
+
+    fn names_client(&self) -> bool {
+        match self {
+            Self::Known(..) => true,
+            Self::New(read) => read.peek.client_id.is_some(),
+        }
+    }
+
+    /// The mandate, if one of the zone's keys signed it.
+    fn verified(
+        &self,
+        zone: &ZoneState,
+        cache: &mut SignatureCache,
+        verifier: &impl Es256Verifier,
+    ) -> Result<Rc<VerifiedMandate>, DenyReason> {
+        match self {
+            Self::Known(_, mandate) if zone.key(&mandate.key_id) == Some(&mandate.key) => {
+                Ok(Rc::clone(mandate))
+            }
+            Self::Known(token, _) => Read::of(token)?.verified(zone, cache, verifier),
+            Self::New(read) => read.verified(zone, cache, verifier),
+        }
+    }
+}
+
+impl<'a> Read<'a> {
+    fn of(token: &'a [u8]) -> Result<Self, DenyReason> {
+        let jws = CompactJws::split(token).map_err(|_| DenyReason::MalformedBearer)?;
+        let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
+        let peek = Peek::from_json(&payload).map_err(|_| DenyReason::MalformedBearer)?;
+        Ok(Self { token, jws, payload, peek })
+    }
+
+    fn verified(
+        &self,
+        zone: &ZoneState,
+        cache: &mut SignatureCache,
+        verifier: &impl Es256Verifier,
+    ) -> Result<Rc<VerifiedMandate>, DenyReason> {
+        let mandate = Rc::new(verify(self, zone, verifier)?);
+        cache.remember(self.token, Rc::clone(&mandate));
+        Ok(mandate)
     }
 }
 
@@ -228,8 +301,7 @@ fn bound<'a>(binding: &Binding<'a>) -> Result<(Option<&'a ZoneId>, ResourceIdent
 }
 
 fn verify(
-    jws: &CompactJws<'_>,
-    payload: &[u8],
+    Read { token, jws, payload, .. }: &Read<'_>,
     zone: &ZoneState,
     verifier: &impl Es256Verifier,
 ) -> Result<VerifiedMandate, DenyReason> {
@@ -240,7 +312,8 @@ fn verify(
         return Err(DenyReason::SignatureInvalid);
     }
     let claims = Claims::from_json(payload).map_err(|_| DenyReason::MalformedClaims)?;
-    Ok(VerifiedMandate { scopes: claims.scopes(), anchors: claims.anchors(), claims, key_id, key })
+    let (scopes, anchors, fingerprint) = (claims.scopes(), claims.anchors(), header::fingerprint(token));
+    Ok(VerifiedMandate { scopes, anchors, claims, key_id, fingerprint, key })
 }
 
 fn check_claims(

@@ -46,6 +46,13 @@ pub fn bearer(value: &[u8]) -> Result<&str, BearerError> {
     std::str::from_utf8(token).map_err(|_| BearerError::Malformed)
 }
 
+/// What evidence calls a token by: the first eight bytes of its SHA-256, in hex (contract gateway §A18).
+#[must_use]
+pub fn fingerprint(token: &[u8]) -> String {
+    let digest = hmac_sha256::Hash::hash(token);
+    to_hex(digest.first_chunk::<8>().map_or(&digest[..], |first| &first[..]))
+}
+
 /// The caller's request id when it may be kept: 1 to 128 visible ASCII characters.
 #[must_use]
 pub fn accepted_request_id(value: &[u8]) -> Option<&str> {

@@ -20,6 +20,8 @@ pub struct VerifiedMandate {
     pub anchors: Vec<Anchor>,
     /// Which key verified it.
     pub key_id: KeyId,
+    /// What evidence calls its token by ([`fingerprint`](crate::header::fingerprint)).
+    pub fingerprint: String,
     /// That key: if the zone's key of this id is another one by now, the signature has to be verified again.
     pub key: PublicKey,
 }

@@ -77,6 +77,7 @@ impl Request {
     pub(super) fn write_record(&mut self) {
         match self.admission.take() {
             Some(Admission::Reserved) => {
+                self.record.presented(&self.inbound);
                 let zone = self.worker.config.bound_zone().map(ToString::to_string);
                 self.worker
                     .evidence

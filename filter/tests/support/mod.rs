@@ -131,6 +131,10 @@ impl Host for FakeHost {
     fn headers(&self, direction: Direction) -> Headers {
         self.map(direction).borrow().clone()
     }
+    fn header(&self, direction: Direction, name: &str) -> Option<Vec<u8>> {
+        let headers = self.map(direction).borrow();
+        headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone())
+    }
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]) {
         self.remove_header(direction, name);
         self.map(direction).borrow_mut().push((name.to_owned(), value.to_vec()));

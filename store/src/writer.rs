@@ -150,8 +150,14 @@ impl Writer {
         decisions: watch::Sender<u64>,
     ) -> std::io::Result<Self> {
         let (queue, receiver) = mpsc::channel(QUEUE);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time();
+        // With a file nothing of the network is waited for, and a thread without sockets to watch is woken sooner.
+        if connection.backend_name() != "SQLite" {
+            runtime.enable_io();
+        }
+        let runtime = runtime.build()?;
         let task = Task { connection: Some(connection), options, file, changes, audit, decisions };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("caracal-writer".to_owned())
             .spawn(move || runtime.block_on(task.run(receiver)))?;

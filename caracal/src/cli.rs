@@ -126,6 +126,8 @@ pub(crate) struct UpOptions {
           value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) max_grant_ttl: i64,
     #[command(flatten)]
+    pub(crate) gateway: crate::gateway::GatewayFlags,
+    #[command(flatten)]
     pub(crate) egress: EgressFlags,
     #[command(flatten)]
     pub(crate) http: crate::http::HttpOptions,

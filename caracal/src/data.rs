@@ -7,6 +7,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// The longest path of a socket, in bytes; the kernel's own limit is 107.
+const MAX_SOCKET_PATH: usize = 100;
+
 /// A data folder that this process alone uses.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
@@ -52,6 +55,19 @@ impl DataFolder {
     /// A file in the folder.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// A socket in the folder. The kernel takes short paths only.
+    pub(crate) fn socket(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.root.join(name);
+        let length = path.as_os_str().len();
+        if length > MAX_SOCKET_PATH {
+            let why = format!(
+                "has {length} bytes, and a socket's path may have {MAX_SOCKET_PATH}; use a shorter --data"
+            );
+            return Err(Error::Socket { path, why });
+        }
+        Ok(path)
     }
 
     /// The secrets: read where they are, made where not.

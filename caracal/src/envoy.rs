@@ -15,8 +15,6 @@ use tokio::process::{Child, Command};
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to go.
 const STOP: Duration = Duration::from_secs(10);
-/// The longest path of a socket, in bytes; the kernel's own limit is 107.
-const MAX_SOCKET_PATH: usize = 100;
 /// How often is looked whether it is there.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -103,19 +101,9 @@ pub(crate) fn become_guarded(command: &[OsString]) -> Error {
     Error::Envoy(format!("{} cannot be run: {error}", Path::new(binary).display()))
 }
 
-/// Envoy's administration: a socket in the data folder, so that no upstream can ever lead there. The kernel takes short
-/// paths only.
+/// Envoy's administration: a socket in the data folder, so that no upstream can ever lead there.
 pub(crate) fn admin_socket(folder: &DataFolder) -> Result<PathBuf, Error> {
-    let path = folder.file("envoy-admin.sock");
-    let length = path.as_os_str().len();
-    if length > MAX_SOCKET_PATH {
-        let text = format!(
-            "{} has {length} bytes, and a socket's path may have {MAX_SOCKET_PATH}; use a shorter --data",
-            path.display()
-        );
-        return Err(Error::Envoy(text));
-    }
-    Ok(path)
+    folder.socket("envoy-admin.sock")
 }
 
 /// A client of Envoy's administration.

@@ -29,12 +29,16 @@ pub(crate) enum Error {
     Runtime(std::io::Error),
     #[error("{}: {why}", path.display())]
     Secret { path: PathBuf, why: String },
+    #[error("{} {why}", path.display())]
+    Socket { path: PathBuf, why: String },
     #[error(transparent)]
     Store(#[from] caracal_store::StoreError),
     #[error("{name}: {why}")]
     Setting { name: &'static str, why: String },
     #[error("the tour: {0}")]
     Tour(String),
+    #[error("the configuration of gateways: {0}")]
+    Xds(#[from] caracal_envoy::xds::XdsError),
 }
 
 impl Error {

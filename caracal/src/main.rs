@@ -8,6 +8,7 @@ mod egress;
 mod envoy;
 mod envoy_lint;
 mod error;
+mod gateway;
 mod http;
 mod output;
 mod runtime;

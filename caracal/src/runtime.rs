@@ -25,6 +25,9 @@ pub(crate) struct Running {
     pub(crate) audit: SocketAddr,
     /// Envoy's own administration: a Unix socket.
     pub(crate) envoy_admin: PathBuf,
+    /// Where gateways take their configuration from, if they do: a Unix socket.
+    #[serde(default)]
+    pub(crate) xds: Option<PathBuf>,
 }
 
 impl Running {

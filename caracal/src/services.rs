@@ -3,9 +3,11 @@
 use crate::cli::UpOptions;
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
+use crate::gateway::configure;
 use crate::http::Faces;
 use axum::Router;
 use caracal_audit::Audit;
+use caracal_envoy::BootstrapOptions;
 use caracal_mandate::gateway_signature::{GatewayKey, from_hex};
 use caracal_store::Store;
 use caracal_store::http::identify_requests;
@@ -105,6 +107,22 @@ impl Services {
         });
         tasks.spawn(janitor(store.clone(), told(stopped)));
         Ok(Self { addresses, store, tasks, stop })
+    }
+
+    /// Starts the server that gateways take their configuration from, where they do.
+    pub(crate) async fn configure(
+        &mut self,
+        secrets: &Secrets,
+        template: &BootstrapOptions,
+    ) -> Result<(), Error> {
+        let Some(control) = template.control() else { return Ok(()) };
+        let (server, listener) = configure(&self.store, secrets, control, template.clone()).await?;
+        let stop = told(self.stop.subscribe());
+        self.tasks.spawn(async move {
+            let served = server.serve(listener, stop).await;
+            ("the xDS server", served.map_or_else(|error| error.to_string(), |()| String::new()))
+        });
+        Ok(())
     }
 
     /// Waits until any of them ends, which none should.

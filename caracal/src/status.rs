@@ -4,6 +4,7 @@ use crate::envoy::admin_client;
 use crate::error::Error;
 use crate::output::{failure, success};
 use crate::runtime::Running;
+use caracal_envoy::xds::{Status, read_status};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,6 +21,16 @@ struct Report {
     mode: &'static str,
     services: Vec<Service>,
     memory: Memory,
+    /// `null` where gateways hold their configuration themselves.
+    gateway_configuration: Option<Configuration>,
+}
+
+/// What the xDS server says.
+#[derive(Serialize)]
+struct Configuration {
+    ok: bool,
+    detail: String,
+    status: Option<Status>,
 }
 
 #[derive(Serialize)]
@@ -62,8 +73,13 @@ pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error>
             envoy_resident: resident(running.envoy_pid),
             filter_worker: filter_memory(&running.envoy_admin).await,
         },
+        gateway_configuration: match &running.xds {
+            Some(socket) => Some(configuration(socket).await),
+            None => None,
+        },
     };
-    let ok = report.services.iter().all(|service| service.ok);
+    let configured = report.gateway_configuration.as_ref().is_none_or(|configuration| configuration.ok);
+    let ok = configured && report.services.iter().all(|service| service.ok);
     if json {
         println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
     } else {
@@ -105,6 +121,25 @@ async fn probe(client: &reqwest::Client, name: &'static str, address: SocketAddr
     Service { name, port: address.port(), url, ok, detail }
 }
 
+/// A gateway that is not connected, or does not take what it is told, is what an operator has to see.
+async fn configuration(socket: &Path) -> Configuration {
+    let status = match tokio::time::timeout(PATIENCE, read_status(socket)).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => return Configuration { ok: false, detail: error.to_string(), status: None },
+        Err(_) => return Configuration { ok: false, detail: "timeout".to_owned(), status: None },
+    };
+    let connected = status.gateways.values().filter(|gateway| gateway.streams > 0);
+    let connected: Vec<_> = connected.collect();
+    let rejecting = connected.iter().filter(|gateway| !gateway.rejected.is_empty()).count();
+    let detail = format!(
+        "{} resources, {} left out; gateways: {} connected, {rejecting} rejecting",
+        status.resources,
+        status.left_out,
+        connected.len()
+    );
+    Configuration { ok: !connected.is_empty() && rejecting == 0, detail, status: Some(status) }
+}
+
 /// The resident memory of a process, from the kernel.
 fn resident(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -126,10 +161,27 @@ fn print(report: &Report) {
         let mark = if service.ok { success("ok") } else { failure("FAIL") };
         println!("{mark:<6} {:<12} {:<36} {}", service.name, service.url, service.detail);
     }
+    if let Some(configuration) = &report.gateway_configuration {
+        print_configuration(configuration);
+    }
     let show = |bytes: Option<u64>| {
         bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.1} MB", bytes as f64 / 1_048_576.0))
     };
     println!("memory of the control plane: {}", show(report.memory.control_plane_resident));
     println!("memory of Envoy:             {}", show(report.memory.envoy_resident));
     println!("memory of one worker VM:     {}", show(report.memory.filter_worker));
+}
+
+fn print_configuration(configuration: &Configuration) {
+    let mark = if configuration.ok { success("ok") } else { failure("FAIL") };
+    println!("{mark:<6} {:<12} {}", "xds", configuration.detail);
+    let Some(status) = &configuration.status else { return };
+    for left in &status.left_out_resources {
+        println!("       left out: {} in zone {}: {}", left.resource, left.zone, left.reason);
+    }
+    for (id, gateway) in &status.gateways {
+        for (kind, rejection) in &gateway.rejected {
+            println!("       {id} rejects {kind}: {}", rejection.message);
+        }
+    }
 }

@@ -1,14 +1,14 @@
 //! `caracal up`: services, Envoy, the tour, and an orderly end on Ctrl-C or on the death of any part.
 
 use crate::cli::UpOptions;
-use crate::data::{DataFolder, admin_token_file};
+use crate::data::{DataFolder, Secrets, admin_token_file};
 use crate::envoy::{Envoy, admin_socket};
 use crate::error::Error;
 use crate::output::{failure, heading, success};
 use crate::runtime::Running;
 use crate::services::Services;
 use crate::tour::{self, Tour};
-use caracal_envoy::{Admin, BootstrapOptions, Endpoint, GatewayOptions, Shape};
+use caracal_envoy::{Admin, BootstrapOptions, Endpoint, Shape};
 use caracal_mandate::id::GatewayId;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,8 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
     let folder = DataFolder::open(&root)?;
     let secrets = folder.secrets()?;
     let mut services = Services::start(&options, &folder, &secrets).await?;
-    let bootstrap = bootstrap(&options, &services, filter, admin_socket(&folder)?)?;
+    let bootstrap = bootstrap(&options, &services, filter, &folder, &secrets)?;
+    services.configure(&secrets, &bootstrap).await?;
     let key = &secrets.gateway_sts_hmac_key;
     let started = tokio::select! {
         started = Envoy::start(&options.envoy, &folder, &bootstrap, key, options.envoy_workers) => started,
@@ -37,7 +38,7 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
             return Err(error);
         }
     };
-    let running = running(&services, &envoy, admin_socket(&folder)?);
+    let running = running(&services, &envoy, admin_socket(&folder)?, control_of(&bootstrap));
     let result = match running.save(&root) {
         Ok(()) => attend(&options, &root, &running, &secrets.admin_token, &mut services, &mut envoy).await,
         Err(error) => Err(error),
@@ -92,10 +93,12 @@ fn bootstrap(
     options: &UpOptions,
     services: &Services,
     filter: PathBuf,
-    admin: PathBuf,
+    folder: &DataFolder,
+    secrets: &Secrets,
 ) -> Result<BootstrapOptions, Error> {
     let id = GatewayId::new("embedded").map_err(|error| Error::Envoy(error.to_string()))?;
-    let mut bootstrap = BootstrapOptions::new(id, Shape::Gateway(GatewayOptions::default()), filter);
+    let shape = Shape::Gateway(options.gateway.options(folder, secrets, &id)?);
+    let mut bootstrap = BootstrapOptions::new(id, shape, filter);
     let reach = |address: SocketAddr| {
         let ip = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
         Endpoint::new(ip.to_string(), address.port())
@@ -103,7 +106,7 @@ fn bootstrap(
     bootstrap.listener = Endpoint::new(options.bind.to_string(), options.gateway_port);
     bootstrap.sts = reach(services.addresses.sts);
     bootstrap.audit = reach(services.addresses.audit);
-    bootstrap.admin = Admin::Socket(admin);
+    bootstrap.admin = Admin::Socket(admin_socket(folder)?);
     bootstrap.mcp = options.mcp;
     bootstrap.upgrades.clone_from(&options.upgrades);
     let addresses = services.addresses;
@@ -112,7 +115,12 @@ fn bootstrap(
     Ok(bootstrap)
 }
 
-fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf) -> Running {
+/// The socket that the gateway takes its configuration from.
+fn control_of(bootstrap: &BootstrapOptions) -> Option<PathBuf> {
+    bootstrap.control().map(|control| control.socket.clone())
+}
+
+fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf, xds: Option<PathBuf>) -> Running {
     let addresses = services.addresses;
     Running {
         pid: std::process::id(),
@@ -123,6 +131,7 @@ fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf) -> Running 
         coordinator: addresses.coordinator,
         audit: addresses.audit,
         envoy_admin,
+        xds,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::options::{Admin, BootstrapOptions, FeedSource, Shape};
-use crate::{clusters, connection_manager, observe, wasm};
+use crate::options::{Admin, BootstrapOptions, FeedSource, GatewayOptions, Shape};
+use crate::{clusters, connection_manager, control, observe, wasm};
 
 /// The most connections that callers may hold open.
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
@@ -13,8 +13,13 @@ const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
 pub fn render(options: &BootstrapOptions) -> Value {
     let mut all = vec![clusters::service("sts", &options.sts), clusters::service("audit", &options.audit)];
     match &options.shape {
+        Shape::Gateway(GatewayOptions { control: Some(control), .. }) => all.push(control::cluster(control)),
         Shape::Gateway(gateway) => all.extend(clusters::dynamic(&gateway.trusted_ca)),
         Shape::Sidecar(sidecar) => all.push(clusters::fixed("upstream", &sidecar.upstream)),
+    }
+    let mut resources = json!({ "clusters": all });
+    if let (None, Some(members)) = (options.control(), resources.as_object_mut()) {
+        members.insert("listeners".to_owned(), json!([listener(options)]));
     }
     let mut bootstrap = json!({
         "node": {"id": options.gateway_id, "cluster": "caracal"},
@@ -27,20 +32,25 @@ pub fn render(options: &BootstrapOptions) -> Value {
             },
         }]},
         "stats_config": observe::stats(),
-        "static_resources": {
-            "listeners": [{
-                "name": "caracal",
-                "address": clusters::address(&options.listener),
-                "per_connection_buffer_limit_bytes": 1024 * 1024,
-                "filter_chains": [{"filters": [connection_manager::filter(options)]}],
-            }],
-            "clusters": all,
-        },
+        "static_resources": resources,
     });
     if let (FeedSource::Singleton, Some(members)) = (options.feed, bootstrap.as_object_mut()) {
         members.insert("bootstrap_extensions".to_owned(), json!([wasm::singleton(options)]));
     }
+    if let (Some(control), Some(members)) = (options.control(), bootstrap.as_object_mut()) {
+        members.insert("dynamic_resources".to_owned(), control::resources(control));
+    }
     bootstrap
+}
+
+/// The listener, with everything that stands behind it.
+pub(crate) fn listener(options: &BootstrapOptions) -> Value {
+    json!({
+        "name": connection_manager::NAME,
+        "address": clusters::address(&options.listener),
+        "per_connection_buffer_limit_bytes": 1024 * 1024,
+        "filter_chains": [{"filters": [connection_manager::filter(options)]}],
+    })
 }
 
 fn admin(admin: &Admin) -> Value {

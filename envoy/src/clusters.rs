@@ -1,9 +1,11 @@
 //! Where Envoy connects to.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::control;
 use crate::options::Endpoint;
 
 /// The cluster for upstreams without TLS that the STS names.
@@ -34,7 +36,7 @@ fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
         "type": if numeric { "STATIC" } else { "STRICT_DNS" },
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
-        "typed_extension_protocol_options": http_options(&json!({"explicit_http_config": {"http_protocol_options": {}}}), idle_seconds),
+        "typed_extension_protocol_options": http_options(&http1(), Some(idle_seconds)),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
@@ -50,24 +52,13 @@ pub(crate) fn dynamic(trusted_ca: &Path) -> [Value; 2] {
         "upstream_http_protocol_options": names,
         "explicit_http_config": {"http_protocol_options": {}},
     });
-    let tls = json!({
-        "upstream_http_protocol_options": names,
-        "auto_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
-    });
+    let mut tls = http1_or_http2();
+    if let Some(members) = tls.as_object_mut() {
+        members.insert("upstream_http_protocol_options".to_owned(), names);
+    }
     let mut secured = dynamic_cluster(TLS, &tls);
     if let Some(members) = secured.as_object_mut() {
-        // Without a validation context Envoy would verify nothing.
-        let socket = json!({
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "common_tls_context": {
-                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                    "validation_context": {"trusted_ca": {"filename": trusted_ca.to_string_lossy()}},
-                },
-            },
-        });
-        members.insert("transport_socket".to_owned(), socket);
+        members.insert("transport_socket".to_owned(), tls_socket(trusted_ca, None));
     }
     [dynamic_cluster(PLAIN, &plain), secured]
 }
@@ -94,7 +85,7 @@ fn dynamic_cluster(name: &str, options: &Value) -> Value {
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
-        "typed_extension_protocol_options": http_options(options, UPSTREAM_IDLE_SECONDS),
+        "typed_extension_protocol_options": http_options(options, Some(UPSTREAM_IDLE_SECONDS)),
         "cluster_type": {
             "name": "envoy.clusters.dynamic_forward_proxy",
             "typed_config": {
@@ -103,6 +94,112 @@ fn dynamic_cluster(name: &str, options: &Value) -> Value {
             },
         },
     })
+}
+
+/// Where the requests of one resource go.
+#[derive(Debug)]
+pub(crate) enum Destination {
+    /// To this address, which stands in the resource's URL.
+    Address(SocketAddr),
+    /// To the endpoints that are told under the cluster's name.
+    Endpoints,
+}
+
+/// The cluster of one resource. It sends to addresses that were judged before, and with TLS to nobody but `host`.
+pub(crate) fn resource(
+    name: &str,
+    statistics: &str,
+    destination: &Destination,
+    tls: Option<(&Path, &str)>,
+) -> Value {
+    let options = if tls.is_some() { http1_or_http2() } else { http1() };
+    let mut cluster = json!({
+        "name": name,
+        "alt_stat_name": statistics,
+        "connect_timeout": "5s",
+        "circuit_breakers": limits(),
+        "typed_extension_protocol_options": http_options(&options, Some(UPSTREAM_IDLE_SECONDS)),
+    });
+    let Some(members) = cluster.as_object_mut() else { return cluster };
+    match destination {
+        Destination::Address(address) => {
+            members.insert("type".to_owned(), json!("STATIC"));
+            members.insert("load_assignment".to_owned(), endpoints(name, &[*address]));
+        }
+        Destination::Endpoints => {
+            members.insert("type".to_owned(), json!("EDS"));
+            members.insert("lb_policy".to_owned(), json!("LEAST_REQUEST"));
+            let eds = json!({"eds_config": control::source()});
+            members.insert("eds_cluster_config".to_owned(), eds);
+            members.insert("outlier_detection".to_owned(), ejection());
+        }
+    }
+    if let Some((trusted_ca, host)) = tls {
+        members.insert("transport_socket".to_owned(), tls_socket(trusted_ca, Some(host)));
+    }
+    cluster
+}
+
+/// The addresses of a name, as Envoy is told them.
+pub(crate) fn endpoints(name: &str, addresses: &[SocketAddr]) -> Value {
+    let endpoint = |address: &SocketAddr| {
+        let address = Endpoint::new(address.ip().to_string(), address.port());
+        json!({"endpoint": {"address": self::address(&address)}})
+    };
+    let all: Vec<Value> = addresses.iter().map(endpoint).collect();
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": all}]})
+}
+
+/// An address that cannot be connected to is left out for a while, as long as another is there. What the upstream
+/// answers never counts: that is the caller's business.
+fn ejection() -> Value {
+    json!({
+        "split_external_local_origin_errors": true,
+        "consecutive_local_origin_failure": 3,
+        "interval": "1s",
+        "base_ejection_time": "5s",
+        "max_ejection_percent": 50,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+    })
+}
+
+/// TLS that verifies the chain. `host` is the one that has to be there; `None` where the request names it. Without a
+/// validation context Envoy would verify nothing.
+fn tls_socket(trusted_ca: &Path, host: Option<&str>) -> Value {
+    let mut validation = json!({"trusted_ca": {"filename": trusted_ca.to_string_lossy()}});
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    });
+    if let (Some(host), Some(validation), Some(context)) =
+        (host, validation.as_object_mut(), context.as_object_mut())
+    {
+        let is_address = host.parse::<std::net::IpAddr>().is_ok();
+        let kind = if is_address { "IP_ADDRESS" } else { "DNS" };
+        let names = json!([{"san_type": kind, "matcher": {"exact": host}}]);
+        validation.insert("match_typed_subject_alt_names".to_owned(), names);
+        if !is_address {
+            context.insert("sni".to_owned(), json!(host));
+        }
+    }
+    if let Some(context) = context.as_object_mut() {
+        let common = json!({
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "validation_context": validation,
+        });
+        context.insert("common_tls_context".to_owned(), common);
+    }
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+}
+
+fn http1() -> Value {
+    json!({"explicit_http_config": {"http_protocol_options": {}}})
+}
+
+fn http1_or_http2() -> Value {
+    json!({"auto_config": {"http_protocol_options": {}, "http2_protocol_options": {}}})
 }
 
 fn limits() -> Value {
@@ -114,13 +211,17 @@ fn limits() -> Value {
     }]})
 }
 
-fn http_options(protocol: &Value, idle_seconds: u64) -> Value {
+/// How a cluster speaks HTTP, and how long its connections may be idle.
+pub(crate) fn http_options(protocol: &Value, idle_seconds: Option<u64>) -> Value {
     let mut options = json!({
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "common_http_protocol_options": {"idle_timeout": format!("{idle_seconds}s")},
     });
     if let (Some(members), Some(protocol)) = (options.as_object_mut(), protocol.as_object()) {
         members.extend(protocol.clone());
+        if let Some(seconds) = idle_seconds {
+            let common = json!({"idle_timeout": format!("{seconds}s")});
+            members.insert("common_http_protocol_options".to_owned(), common);
+        }
     }
     json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options})
 }

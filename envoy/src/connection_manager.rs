@@ -1,11 +1,14 @@
 //! The HTTP connection manager: limits, filters and routes (contract gateway §D4).
 
+use caracal_mandate::upstream::CLUSTER_PREFIX;
 use serde_json::{Value, json};
 
 use crate::clusters::{PLAIN, TLS, dns_cache};
-use crate::options::{BootstrapOptions, Endpoint, Shape};
-use crate::{local_reply, observe, wasm};
+use crate::options::{BootstrapOptions, Endpoint, GatewayOptions, Shape};
+use crate::{control, local_reply, observe, wasm};
 
+/// The name of the listener and of its routes.
+pub(crate) const NAME: &str = "caracal";
 /// The header by which the filter names the cluster. The filter takes it out of every inbound request.
 pub(crate) const SELECTOR: &str = "x-caracal-upstream";
 /// Resolves the host of the upstream.
@@ -36,13 +39,44 @@ pub(crate) const RESTRICTED: &[(&str, u32)] = &[
 
 /// The network filter.
 pub(crate) fn filter(options: &BootstrapOptions) -> Value {
-    let (filters, routes) = match options.shape {
-        Shape::Gateway(_) => (
-            vec![wasm::filter(options), forward_proxy(), address_guard(&options.protected), router()],
-            vec![health(), ready(), selected(PLAIN), selected(TLS), nothing()],
-        ),
-        Shape::Sidecar(_) => (vec![wasm::filter(options), router()], vec![upstream()]),
+    // Clusters of resources hold judged addresses, so nothing is left to resolve and to guard where they are used.
+    let filters = match &options.shape {
+        Shape::Gateway(GatewayOptions { control: None, .. }) => {
+            vec![wasm::filter(options), forward_proxy(), address_guard(&options.protected), router()]
+        }
+        Shape::Gateway(_) | Shape::Sidecar(_) => vec![wasm::filter(options), router()],
     };
+    let (source, routes) = match options.control() {
+        None => ("route_config", routes(options)),
+        Some(_) => ("rds", json!({"route_config_name": NAME, "config_source": control::source()})),
+    };
+    let mut filter = manager(options, &filters);
+    if let Some(manager) = filter.get_mut("typed_config").and_then(Value::as_object_mut) {
+        manager.insert(source.to_owned(), routes);
+    }
+    filter
+}
+
+/// The routes: one table for all resources, which stays as it is when they change.
+pub(crate) fn routes(options: &BootstrapOptions) -> Value {
+    let routes = match &options.shape {
+        Shape::Gateway(GatewayOptions { control: None, .. }) => {
+            let off = [wasm::FILTER, FORWARD_PROXY, ADDRESS_GUARD];
+            vec![health(&off), ready(&off), selected(PLAIN), selected(TLS), nothing()]
+        }
+        Shape::Gateway(_) => {
+            let off = [wasm::FILTER];
+            vec![health(&off), ready(&off), of_resource(), nothing()]
+        }
+        Shape::Sidecar(_) => vec![upstream()],
+    };
+    json!({
+        "name": NAME,
+        "virtual_hosts": [{"name": NAME, "domains": ["*"], "routes": routes}],
+    })
+}
+
+fn manager(options: &BootstrapOptions, filters: &[Value]) -> Value {
     let mut manager = json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -76,10 +110,6 @@ pub(crate) fn filter(options: &BootstrapOptions) -> Value {
             "access_log": observe::access_log(options),
             "local_reply_config": local_reply::config(),
             "http_filters": filters,
-            "route_config": {
-                "name": "caracal",
-                "virtual_hosts": [{"name": "caracal", "domains": ["*"], "routes": routes}],
-            },
         },
     });
     // What Envoy lets upgrade, the filter judges.
@@ -102,6 +132,16 @@ fn selected(cluster: &str) -> Value {
     })
 }
 
+/// The filter and nobody else names the cluster of a resource. The prefix keeps the clusters of services out of reach of
+/// a request that came past the filter.
+fn of_resource() -> Value {
+    json!({
+        "match": {"prefix": "/", "headers": [{"name": SELECTOR, "string_match": {"prefix": CLUSTER_PREFIX}}]},
+        "route": {"cluster_header": SELECTOR, "timeout": "0s", "idle_timeout": "60s"},
+        "request_headers_to_remove": [SELECTOR],
+    })
+}
+
 fn nothing() -> Value {
     json!({
         "match": {"prefix": "/"},
@@ -117,26 +157,26 @@ fn upstream() -> Value {
     json!({"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "0s", "idle_timeout": "60s"}})
 }
 
-fn health() -> Value {
+fn health(off: &[&str]) -> Value {
     json!({
         "match": {"path": "/health"},
         "direct_response": {"status": 200},
-        "typed_per_filter_config": without_authority(),
+        "typed_per_filter_config": without_authority(off),
     })
 }
 
-fn ready() -> Value {
+fn ready(off: &[&str]) -> Value {
     json!({
         "match": {"path": "/ready"},
         "route": {"cluster": "sts", "timeout": "2s"},
-        "typed_per_filter_config": without_authority(),
+        "typed_per_filter_config": without_authority(off),
     })
 }
 
 /// Operator paths: the only requests that need no mandate.
-fn without_authority() -> Value {
+fn without_authority(off: &[&str]) -> Value {
     let disabled = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true, "config": {}});
-    json!({wasm::FILTER: disabled, FORWARD_PROXY: disabled, ADDRESS_GUARD: disabled})
+    off.iter().map(|name| ((*name).to_owned(), disabled.clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn forward_proxy() -> Value {
@@ -157,7 +197,9 @@ fn address_guard(protected: &[Endpoint]) -> Value {
         RESTRICTED.iter().map(|(prefix, length)| upstream_at(prefix, *length, None)).collect();
     for endpoint in protected {
         let bits = if endpoint.host.contains(':') { 128 } else { 32 };
-        for (prefix, length) in [("127.0.0.0", 8), ("::1", 128), (endpoint.host.as_str(), bits)] {
+        for (prefix, length) in
+            [("127.0.0.0", 8), ("::ffff:127.0.0.0", 104), ("::1", 128), (endpoint.host.as_str(), bits)]
+        {
             permissions.push(upstream_at(prefix, length, Some(endpoint.port)));
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! [`render`] makes the whole configuration of one Envoy: a listener with the filter, the clusters that
 //! the filter calls, and the singleton that follows the feed. Two shapes exist: the gateway in front of
-//! all resources, and a sidecar in front of one. The result is JSON, which Envoy reads with
+//! all resources, and a sidecar in front of one. A gateway may also take its listener, routes and clusters
+//! from the server in [`xds`], which follows the store. The result is JSON, which Envoy reads with
 //! `--config-path` when the file's name ends in `.json`.
 //!
 //! The shared key is not in it: Envoy hands the filter the environment variable
@@ -11,16 +12,19 @@
 mod bootstrap;
 mod clusters;
 mod connection_manager;
+mod control;
 pub mod lint;
 mod local_reply;
 mod observe;
 mod options;
 mod wasm;
+pub mod xds;
 
 pub use bootstrap::render;
 pub use clusters::SERVICE_IDLE_SECONDS;
 pub use options::{
-    Admin, BootstrapOptions, Endpoint, FeedSource, GatewayOptions, OnBacklog, Shape, SidecarOptions,
+    Admin, BootstrapOptions, ControlCredential, ControlPlane, Endpoint, FeedSource, GatewayOptions,
+    OnBacklog, Shape, SidecarOptions,
 };
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in

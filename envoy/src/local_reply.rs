@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 pub(crate) fn config() -> Value {
     json!({
         "mappers": [
-            mapper(&flags(&["DF"]), Some(502), "internal_error", "upstream not addressable"),
+            // NC: the resource has no cluster (yet), or may not have one.
+            mapper(&flags(&["DF", "NC"]), Some(502), "internal_error", "upstream not addressable"),
             mapper(&flags(&["UT"]), Some(504), "internal_error", "upstream timeout"),
             // Idle after the whole request was read: the upstream is what everybody waits for.
             mapper(&both(&flags(&["SI"]), &status(504)), None, "internal_error", "upstream timeout"),
             mapper(
-                &flags(&["UF", "UH", "UC", "UR", "UO", "URX", "LR", "UPE", "NC"]),
+                &flags(&["UF", "UH", "UC", "UR", "UO", "URX", "LR", "UPE"]),
                 Some(502),
                 "internal_error",
                 "upstream unreachable",

@@ -1,5 +1,6 @@
 //! What a bootstrap is rendered from.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
@@ -52,11 +53,40 @@ pub struct GatewayOptions {
     pub zone: Option<ZoneId>,
     /// The file with the certificates that upstreams are verified against.
     pub trusted_ca: PathBuf,
+    /// Who gives this Envoy its listener, routes and clusters; `None` where all of it stands in the bootstrap.
+    pub control: Option<ControlPlane>,
+}
+
+/// The server that an Envoy takes its configuration from (`caracal_envoy::xds`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControlPlane {
+    /// The Unix socket that it listens on.
+    pub socket: PathBuf,
+    /// What this Envoy shows it.
+    pub credential: ControlCredential,
+}
+
+/// A gateway's credential at its control plane (`GatewayKey::configuration_credential`). Never printed.
+#[derive(Clone, Eq, PartialEq)]
+pub struct ControlCredential(pub(crate) String);
+
+impl ControlCredential {
+    /// From its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for ControlCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ControlCredential(…)")
+    }
 }
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { zone: None, trusted_ca: PathBuf::from("/etc/ssl/certs/ca-certificates.crt") }
+        let trusted_ca = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+        Self { zone: None, trusted_ca, control: None }
     }
 }
 
@@ -137,6 +167,15 @@ pub struct BootstrapOptions {
 }
 
 impl BootstrapOptions {
+    /// Who gives this Envoy its configuration.
+    #[must_use]
+    pub fn control(&self) -> Option<&ControlPlane> {
+        match &self.shape {
+            Shape::Gateway(gateway) => gateway.control.as_ref(),
+            Shape::Sidecar(_) => None,
+        }
+    }
+
     /// Options with the defaults of the contract: gateway on port 8081, STS on 8080, Audit on 9090, all
     /// on the loopback interface.
     #[must_use]

@@ -98,6 +98,9 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
             if let (Some(zone), Some(members)) = (&gateway.zone, specific.as_object_mut()) {
                 members.insert("zone".to_owned(), json!(zone));
             }
+            if let (Some(_), Some(members)) = (&gateway.control, specific.as_object_mut()) {
+                members.insert("clusters".to_owned(), json!("resource"));
+            }
             specific
         }
         Shape::Sidecar(sidecar) => json!({

@@ -5,8 +5,8 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use caracal_envoy::{
-    BootstrapOptions, Endpoint, FeedSource, GatewayOptions, KEY_VARIABLE, OnBacklog, Shape, SidecarOptions,
-    render,
+    BootstrapOptions, ControlCredential, ControlPlane, Endpoint, FeedSource, GatewayOptions, KEY_VARIABLE,
+    OnBacklog, Shape, SidecarOptions, render,
 };
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::{Value, json};
@@ -207,4 +207,35 @@ fn without_a_singleton_every_worker_polls() {
     assert!(bootstrap.get("bootstrap_extensions").is_none());
     let filter = configuration(plugin(&bootstrap));
     assert_eq!((&filter["feed"], &filter["feed_wait_s"]), (&json!("worker"), &json!(10)));
+}
+
+#[test]
+fn a_gateway_that_is_configured_by_xds_holds_its_services_alone() {
+    let control =
+        ControlPlane { socket: "/data/xds.sock".into(), credential: ControlCredential::new("c0ffee") };
+    let options =
+        options(Shape::Gateway(GatewayOptions { control: Some(control), ..GatewayOptions::default() }));
+    assert!(!format!("{options:?}").contains("c0ffee"));
+    let bootstrap = render(&options);
+    assert!(bootstrap["static_resources"].get("listeners").is_none());
+    let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
+    let names: Vec<_> = clusters.iter().map(|cluster| cluster["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["sts", "audit", "xds"]);
+    assert_eq!(
+        clusters[2].pointer("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address"),
+        Some(&json!({"pipe": {"path": "/data/xds.sock"}}))
+    );
+    let dynamic = &bootstrap["dynamic_resources"];
+    let source = json!({"ads": {}, "resource_api_version": "V3"});
+    assert_eq!((&dynamic["lds_config"], &dynamic["cds_config"]), (&source, &source));
+    let services = &dynamic["ads_config"]["grpc_services"];
+    assert_eq!(
+        services,
+        &json!([{
+            "envoy_grpc": {"cluster_name": "xds"},
+            "initial_metadata": [{"key": "authorization", "value": "Bearer c0ffee"}],
+        }])
+    );
+    assert_eq!(bootstrap["node"]["id"], "gateway-1");
+    assert!(bootstrap.get("bootstrap_extensions").is_some(), "the singleton follows the feed as ever");
 }

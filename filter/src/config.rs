@@ -128,6 +128,16 @@ pub struct PublicUrl {
     pub path: String,
 }
 
+/// Which cluster leads to an upstream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Clusters {
+    /// Each resource has its own (`UpstreamUrl::cluster_name`).
+    Resource,
+    /// One of two, by the scheme of the upstream.
+    #[default]
+    Scheme,
+}
+
 /// Configuration of the filter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FilterConfig {
@@ -168,6 +178,8 @@ pub struct FilterConfig {
     pub upgrades: Vec<String>,
     /// How the feed is followed.
     pub feed: FeedSource,
+    /// Which cluster leads to an upstream (gateway role only).
+    pub clusters: Clusters,
     /// The cluster for upstreams without TLS (gateway role only).
     pub plain_cluster: String,
     /// The cluster for upstreams with TLS (gateway role only).
@@ -260,9 +272,18 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
         mcp: fields.flag("mcp")?.unwrap_or(false),
         upgrades: upgrades(fields)?,
         feed: feed_source(fields)?,
+        clusters: clusters(fields)?,
         plain_cluster: fields.text("plain_cluster")?.unwrap_or_else(|| "dfp_plain".to_owned()),
         tls_cluster: fields.text("tls_cluster")?.unwrap_or_else(|| "dfp_tls".to_owned()),
     })
+}
+
+fn clusters(fields: &mut Fields) -> Result<Clusters, ConfigError> {
+    match fields.text("clusters")?.as_deref() {
+        None | Some("scheme") => Ok(Clusters::Scheme),
+        Some("resource") => Ok(Clusters::Resource),
+        Some(_) => Err(invalid("clusters", "is neither \"scheme\" nor \"resource\"")),
+    }
 }
 
 fn dry_run(fields: &mut Fields, role: Role) -> Result<bool, ConfigError> {
@@ -397,6 +418,10 @@ mod tests {
         gateway["binding"] = json!("header");
         let Ok(Config::Filter(filter)) = parse(&gateway) else { panic!() };
         assert_eq!((filter.role, filter.binding.clone()), (Role::Gateway, Binding::Header));
+        assert_eq!(filter.clusters, Clusters::Scheme);
+        gateway["clusters"] = json!("resource");
+        let Ok(Config::Filter(filter)) = parse(&gateway) else { panic!() };
+        assert_eq!(filter.clusters, Clusters::Resource);
         let feed = json!({"service": "feed", "gateway_id": "gw-1", "sts": {}, "wait_s": 20});
         let Ok(Config::Feed(feed)) = parse(&feed) else { panic!() };
         assert_eq!((feed.wait_s, feed.sts.cluster.as_str(), feed.sts.timeout_ms), (20, "sts", 5_000));
@@ -408,6 +433,7 @@ mod tests {
             ("role", json!("router"), "role"),
             ("role", Value::Null, "role"),
             ("binding", json!("cookie"), "binding"),
+            ("clusters", json!("host"), "clusters"),
             ("binding", json!("header"), "binding"),
             ("binding", json!({"fixed": {"zone": "z1"}}), "binding.fixed.resource"),
             ("binding", json!({"fixed": {"zone": "../z", "resource": "r"}}), "binding.fixed.zone"),

@@ -6,9 +6,10 @@ use caracal_mandate::path::{DecodedPath, escape_path, split_target};
 use caracal_mandate::upstream::{Scheme, UpstreamUrl};
 use caracal_mandate::verdict::DenyReason;
 
-use crate::config::Role;
+use crate::config::{Clusters, Role};
 use crate::exchange::Granted;
 use crate::host::{Direction, Headers, Host};
+use crate::known::Case;
 use crate::request::upgrade;
 use crate::root::Worker;
 
@@ -139,7 +140,12 @@ pub fn untouched(worker: &Worker, inbound: &Inbound) {
 ///
 /// # Errors
 /// Rows 16 to 19 of contract gateway §A5.
-pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Result<String, DenyReason> {
+pub fn to_upstream(
+    worker: &Worker,
+    inbound: &Inbound,
+    case: &Case,
+    granted: &Granted,
+) -> Result<String, DenyReason> {
     let host = worker.host.as_ref();
     let url = UpstreamUrl::parse(&granted.directive.url).map_err(|_| DenyReason::UpstreamNotAddressable)?;
     if !url.allowed_by(&granted.directive.allowed_token_hosts) {
@@ -198,11 +204,13 @@ pub fn to_upstream(worker: &Worker, inbound: &Inbound, granted: &Granted) -> Res
     if let Some(authority) = inbound.first(":authority") {
         set("x-forwarded-host", authority);
     }
-    let cluster = match url.scheme() {
-        Scheme::Http => &worker.config.plain_cluster,
-        Scheme::Https => &worker.config.tls_cluster,
-    };
-    set(SELECTOR, cluster.as_bytes());
+    match (worker.config.clusters, url.scheme()) {
+        (Clusters::Resource, _) => {
+            set(SELECTOR, url.cluster_name(&case.mandate.claims.zone_id, &case.resource).as_bytes());
+        }
+        (Clusters::Scheme, Scheme::Http) => set(SELECTOR, worker.config.plain_cluster.as_bytes()),
+        (Clusters::Scheme, Scheme::Https) => set(SELECTOR, worker.config.tls_cluster.as_bytes()),
+    }
     set(":path", target.as_bytes());
     set(":authority", url.authority().as_bytes());
     Ok(url.host().to_owned())

@@ -72,6 +72,17 @@ fn an_upstream_without_a_credential_needs_nobody() {
 }
 
 #[test]
+fn d4_each_resource_may_have_a_cluster_of_its_own() {
+    let mut configuration = gateway_configuration();
+    configuration["clusters"] = json!("resource");
+    let world = World::new(&configuration);
+    passes_alone(&world, "resource://open", &world.multi_use_token(|_| {}));
+    let cluster = "upstream|z1|resource://open|http|open.example|9000";
+    assert_eq!(world.host.request_header("x-caracal-upstream"), [cluster]);
+    assert_eq!(world.host.request_header(":authority"), ["open.example:9000"]);
+}
+
+#[test]
 fn a_derived_mandate_is_kept_as_long_as_the_sts_allows() {
     let until = NOW / 1000 + 100;
     let directive =

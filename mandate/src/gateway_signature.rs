@@ -1,6 +1,7 @@
 //! How a gateway proves itself to the services (contract sts §7, gateway A10): an HMAC over time, nonce, method, path
 //! and body.
 
+use crate::id::GatewayId;
 use hmac_sha256::{HMAC, Hash};
 
 /// Header with the unix seconds of signing, decimal.
@@ -68,8 +69,20 @@ impl GatewayKey {
     #[must_use]
     pub fn verify(&self, signed: &Signed<'_>, signature: &str) -> bool {
         let Some(given) = from_hex(signature) else { return false };
-        let expected = self.mac(signed);
-        given.len() == expected.len() && given.iter().zip(&expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+        same(&given, &self.mac(signed))
+    }
+
+    /// What a gateway shows to whoever configures it, in lower-case hex. It is good for this gateway's id alone, and tells
+    /// nothing of the key.
+    #[must_use]
+    pub fn configuration_credential(&self, gateway: &GatewayId) -> String {
+        to_hex(&HMAC::mac(format!("caracal gateway configuration\n{gateway}").as_bytes(), &self.0))
+    }
+
+    /// Is this the gateway's credential? Compares in constant time.
+    #[must_use]
+    pub fn verify_configuration_credential(&self, gateway: &GatewayId, credential: &str) -> bool {
+        same(self.configuration_credential(gateway).as_bytes(), credential.as_bytes())
     }
 
     fn mac(&self, signed: &Signed<'_>) -> [u8; 32] {
@@ -78,6 +91,11 @@ impl GatewayKey {
         let text = [signed.timestamp, signed.nonce, method.as_str(), signed.path, digest.as_str()].join("\n");
         HMAC::mac(text.as_bytes(), &self.0)
     }
+}
+
+/// Compares in a time that tells nothing of where they differ.
+fn same(given: &[u8], expected: &[u8]) -> bool {
+    given.len() == expected.len() && given.iter().zip(expected).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
 }
 
 /// Lower-case hex.
@@ -119,6 +137,20 @@ mod tests {
         assert!(!key.verify(&Signed { path: "/oauth/token?x", ..signed }, expected));
         assert!(!key.verify(&signed, ""));
         assert!(!key.verify(&signed, expected.get(..62).unwrap()));
+    }
+
+    #[test]
+    fn a_configuration_credential_is_good_for_one_gateway_and_one_key() {
+        let key = |byte: &str| GatewayKey::from_hex(&byte.repeat(32)).unwrap();
+        let gateway = |id: &str| GatewayId::new(id).unwrap();
+        let credential = key("ab").configuration_credential(&gateway("edge"));
+        assert_eq!(credential.len(), 64);
+        assert!(key("ab").verify_configuration_credential(&gateway("edge"), &credential));
+        assert!(!key("ab").verify_configuration_credential(&gateway("edge2"), &credential));
+        assert!(!key("cd").verify_configuration_credential(&gateway("edge"), &credential));
+        for wrong in ["", credential.get(..63).unwrap(), &"ab".repeat(32)] {
+            assert!(!key("ab").verify_configuration_credential(&gateway("edge"), wrong), "{wrong}");
+        }
     }
 
     #[test]

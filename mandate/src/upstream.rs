@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use crate::header;
+use crate::id::{ResourceIdentifier, ZoneId};
 use crate::path::{DecodedPath, PathError, escape, escape_path, percent_decode};
 
 /// Why a request cannot be sent upstream.
@@ -47,6 +48,9 @@ pub enum Scheme {
     /// HTTP over TLS.
     Https,
 }
+
+/// How the name of every resource's own cluster begins.
+pub const CLUSTER_PREFIX: &str = "upstream|";
 
 /// A checked upstream address.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -110,6 +114,26 @@ impl UpstreamUrl {
             Some(port) => format!("{host}:{port}"),
             None => host,
         }
+    }
+
+    /// The port: the scheme's own where none is written.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        })
+    }
+
+    /// The name of the cluster that leads a resource's requests here. It holds scheme, host and port, so that a resource
+    /// that moved never sends to where it was.
+    #[must_use]
+    pub fn cluster_name(&self, zone: &ZoneId, resource: &ResourceIdentifier) -> String {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        format!("{CLUSTER_PREFIX}{zone}|{resource}|{scheme}|{}|{}", self.host, self.port())
     }
 
     /// The request target: base path joined with the caller's path, and the merged queries

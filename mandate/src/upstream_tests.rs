@@ -204,3 +204,27 @@ fn a5_row_17_token_hosts() {
 fn a10_form_is_sorted_and_escaped() {
     assert_eq!(form_encode(&[("b", b"x y"), ("a", b"urn:z/1")]), "a=urn%3Az%2F1&b=x+y");
 }
+
+#[test]
+fn d4_the_name_of_a_cluster_tells_resource_and_destination_apart() {
+    let name = |zone: &str, resource: &str, url: &str| {
+        let (zone, resource) = (ZoneId::new(zone).unwrap(), ResourceIdentifier::new(resource).unwrap());
+        UpstreamUrl::parse(url).unwrap().cluster_name(&zone, &resource)
+    };
+    assert_eq!(
+        name("z1", "resource://orders", "https://API.example/base?x=1"),
+        "upstream|z1|resource://orders|https|api.example|443"
+    );
+    let same = name("z1", "r", "http://[fd00::1]/");
+    assert_eq!(same, "upstream|z1|r|http|fd00::1|80");
+    assert_eq!(name("z1", "r", "http://[fd00::1]:80/other"), same);
+    for (zone, resource, url) in [
+        ("z2", "r", "http://[fd00::1]/"),
+        ("z1", "r|http|x|80", "http://[fd00::1]/"),
+        ("z1", "r", "https://[fd00::1]:80/"),
+        ("z1", "r", "http://[fd00::2]/"),
+        ("z1", "r", "http://[fd00::1]:81/"),
+    ] {
+        assert_ne!(name(zone, resource, url), same, "{zone} {resource} {url}");
+    }
+}

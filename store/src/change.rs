@@ -188,6 +188,34 @@ pub async fn changes_after(
         .collect()
 }
 
+/// Whether zones or resources may have changed after a generation, and up to which one that is known. Cheap where nothing
+/// of the kind happened, however much else did.
+pub async fn resources_changed_after(
+    connection: &mut sqlx::AnyConnection,
+    after: Generation,
+) -> Result<(Generation, bool), StoreError> {
+    let current: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
+        .fetch_one(&mut *connection)
+        .await?;
+    let current = Generation(u64::try_from(current).unwrap_or(0));
+    if current <= after {
+        // A log that is shorter than it was belongs to another database.
+        return Ok((current, current < after));
+    }
+    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+    let (all, of_resources): (i64, i64) = sqlx::query_as(
+        "SELECT COUNT(*), COUNT(CASE WHEN change_json LIKE '{\"kind\":\"resource%' \
+         OR change_json LIKE '{\"kind\":\"zone%' THEN 1 END) FROM change_log WHERE seq > $1 AND seq <= $2",
+    )
+    .bind(after)
+    .bind(i64::try_from(current.0).unwrap_or(i64::MAX))
+    .fetch_one(connection)
+    .await?;
+    // Generations have no gaps, so where one is missing the log was cut.
+    let cut = u64::try_from(all).unwrap_or(0) != current.0.saturating_sub(u64::try_from(after).unwrap_or(0));
+    Ok((current, cut || of_resources > 0))
+}
+
 fn kind_and_id(anchor: &Anchor) -> Result<(String, String), StoreError> {
     let text = anchor.to_string();
     match text.split_once(':') {

@@ -68,6 +68,13 @@ async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented
     metrics::idempotency("created");
     metrics::job_ran("ttl_sweeper", Some(2));
     metrics::job_ran("edge_sweeper", None);
+    metrics::configuration_pushed("cluster");
+    metrics::configuration_rejected("cluster");
+    metrics::configuration_stream_refused("wrong_credential");
+    metrics::configuration_streams(1);
+    metrics::resources_served(2);
+    metrics::resources_left_out("restricted", 1);
+    metrics::name_looked_up(true);
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     for service in SERVICES {

@@ -10,9 +10,11 @@ mod envoy;
 mod leash;
 mod link;
 mod raw;
+mod relay;
 mod script;
 mod stack;
 mod stand_in;
+mod tls_upstream;
 mod upstream;
 mod world;
 
@@ -21,9 +23,11 @@ pub use envoy::{Sidecar, change_filter, gateway_key, refused, sidecar_bootstrap,
 pub use leash::{Leash, Shared};
 pub use link::{Link, LinkState};
 pub use raw::{Answered, Raw, RawStream};
+pub use relay::{Place, Relay};
 pub use script::{Credentials, Script};
 pub use stack::{Options, Stack, binary, envoy_binary, filter_module, python, trapping_filter_module};
 pub use stand_in::{Feeding, Reply, StandIn, now_ms};
+pub use tls_upstream::{Authority, TlsUpstream};
 pub use upstream::{Seen, Upstream};
 pub use world::{Agent, World};
 

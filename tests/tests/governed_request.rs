@@ -139,11 +139,13 @@ async fn no_upstream_leads_to_the_services_themselves() {
     let resources = world.operate(Method::GET, &world.path("resources"), Value::Null).await;
     let path = world.path(&format!("resources/{}", resources["items"][0]["id"].as_str().unwrap()));
     for service in ["admin", "sts", "coordinator", "audit"] {
-        let body = serde_json::json!({ "upstream_url": stack.url(service) });
-        world.operate(Method::PATCH, &path, body).await;
-        let answer = world.read(&world.mint(&agent).await).await;
-        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{service}");
-        let body: Value = answer.json().await.unwrap();
-        assert_eq!(body["error_description"], "upstream not addressable", "{service}: {body}");
+        for host in ["127.0.0.1", "127.9.9.9", "localhost", "[::ffff:127.0.0.1]"] {
+            let url = stack.url(service).replace("127.0.0.1", host);
+            world.operate(Method::PATCH, &path, serde_json::json!({ "upstream_url": url })).await;
+            let answer = world.read(&world.mint(&agent).await).await;
+            assert_eq!(answer.status(), StatusCode::BAD_GATEWAY, "{url}");
+            let body: Value = answer.json().await.unwrap();
+            assert_eq!(body["error_description"], "upstream not addressable", "{url}: {body}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Clusters: those that the filter calls are there, and TLS verifies whom it reaches.
 
-use caracal_filter::config::Role;
+use caracal_filter::config::{Clusters, Role};
 
 use super::Report;
 use super::bootstrap::Guarded;
@@ -16,7 +16,7 @@ pub(crate) fn judge_presence(root: &Place<'_>, guarded: &Guarded<'_>, report: &m
         ["cds_config", "ads_config"].iter().any(|name| root.at(&["dynamic_resources", name]).is_some());
     let Some(filter) = guarded.filter.as_ref().filter(|_| !elsewhere) else { return };
     let mut wanted = vec![&filter.sts.cluster, &filter.audit.server.cluster];
-    if filter.role == Role::Gateway {
+    if filter.role == Role::Gateway && filter.clusters == Clusters::Scheme {
         wanted.extend([&filter.plain_cluster, &filter.tls_cluster]);
     }
     let present = clusters(root);

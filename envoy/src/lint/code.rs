@@ -166,7 +166,7 @@ codes! {
     /// A way to an upstream that the filter did not choose.
     RouteOpen "route_open"
         "a request that came past the filter reaches an upstream"
-        "a route of a gateway matches x-caracal-upstream exactly, and leads to the cluster of that name"
+        "a route of a gateway matches x-caracal-upstream exactly and leads to the cluster of that name, or by the prefix upstream| and leads to the cluster that the header names"
     /// A time limit that ends streams.
     RouteTimeout "route_timeout"
         "long answers are cut off (without a value, after 15 seconds)"

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use caracal_filter::config::{Config, FilterConfig, Role};
+use caracal_filter::config::{Clusters, Config, FilterConfig, Role};
 use serde_json::Value;
 
 use super::bootstrap::Guarded;
@@ -203,7 +203,10 @@ fn judge_chain(filters: &[Place<'_>], at: usize, filter: Option<&FilterConfig>, 
             _ => report.add(Code::JwtAuthnTrust, ours),
         }
     }
-    if let (Some(Role::Gateway), Some(ours)) = (filter.map(|filter| filter.role), filters.get(at)) {
+    // Whoever makes the clusters of resources judges their addresses; a cluster that goes where the request says does not.
+    let resolves =
+        |filter: &FilterConfig| filter.role == Role::Gateway && filter.clusters == Clusters::Scheme;
+    if let (true, Some(ours)) = (filter.is_some_and(resolves) || guard.there, filters.get(at)) {
         guard.judge(ours, report);
     }
 }
@@ -236,12 +239,15 @@ fn writes_as_jwt_authn(config: &Place<'_>) -> bool {
 /// What a gateway does with the addresses that names resolve to.
 #[derive(Default)]
 struct Guard {
+    /// Whether names are resolved while a request waits.
+    there: bool,
     saves_address: bool,
     denied: BTreeSet<(String, u64)>,
 }
 
 impl Guard {
     fn resolves(&mut self, config: &Place<'_>) {
+        self.there = true;
         self.saves_address |= config.is_true("save_upstream_address");
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use caracal_filter::config::{Binding, FilterConfig, Role};
+use caracal_mandate::upstream::CLUSTER_PREFIX;
 
 use super::Report;
 use super::code::Code;
@@ -94,14 +95,19 @@ fn judge_route(host: &Place<'_>, route: &Place<'_>, filter: Option<&FilterConfig
 /// A gateway's filter alone chooses the cluster: without its header a route may lead nowhere.
 fn judge_selector(host: &Place<'_>, route: &Place<'_>, action: &Place<'_>, report: &mut Report) {
     let headers = route.get("match").map(|matching| matching.items("headers")).unwrap_or_default();
-    let selected = headers.iter().find_map(|header| {
-        if header.text("name")? != SELECTOR || header.is_true("invert_match") {
-            return None;
-        }
-        let exact = header.get("string_match").filter(|test| !test.is_true("ignore_case"))?;
-        exact.text("exact")
+    let selected = |test: &'static str| {
+        headers.iter().find_map(|header| {
+            if header.text("name")? != SELECTOR || header.is_true("invert_match") {
+                return None;
+            }
+            header.get("string_match").filter(|test| !test.is_true("ignore_case"))?.text(test)
+        })
+    };
+    let one = selected("exact").is_some_and(|cluster| action.text("cluster") == Some(cluster));
+    let of_resources = selected("prefix").is_some_and(|prefix| {
+        prefix.starts_with(CLUSTER_PREFIX) && action.text("cluster_header") == Some(SELECTOR)
     });
-    if selected.is_none() || action.text("cluster") != selected {
+    if !one && !of_resources {
         report.add(Code::RouteOpen, route);
     }
     let removes = |scope: &Place<'_>| {

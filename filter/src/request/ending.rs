@@ -21,7 +21,7 @@ impl Request {
             (Role::Resource, None) => forward::to_resource(&self.worker, &self.inbound)?,
             (Role::Gateway, Some(granted)) => {
                 self.record.directive(&granted.directive);
-                let host_name = forward::to_upstream(&self.worker, &self.inbound, granted)?;
+                let host_name = forward::to_upstream(&self.worker, &self.inbound, case, granted)?;
                 self.record.upstream(host_name);
             }
             (Role::Resource, Some(_)) | (Role::Gateway, None) => return Err(DenyReason::Internal.into()),

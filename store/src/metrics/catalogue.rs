@@ -1,6 +1,7 @@
 //! All metrics of the process: their names, who shows them, and the counters behind the hooks.
 
 use super::Service;
+use super::gateways::Xds;
 use super::words::Words;
 use prometheus::{
     Counter, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
@@ -92,7 +93,7 @@ impl Builder {
         self.register(shown_by, name, IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn words(
+    pub(super) fn words(
         &mut self,
         shown_by: &'static [Service],
         name: &'static str,
@@ -122,6 +123,7 @@ pub(super) struct Catalogue {
     pub(super) sts: Sts,
     pub(super) audit: Audits,
     pub(super) coordinator: Coordinators,
+    pub(super) xds: Xds,
 }
 
 /// What every HTTP face counts.
@@ -203,6 +205,7 @@ impl Catalogue {
             sts: Sts::build(&mut b)?,
             audit: Audits::build(&mut b)?,
             coordinator: Coordinators::build(&mut b)?,
+            xds: Xds::build(&mut b)?,
             registry: b.registry,
             entries: b.entries,
         })

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod exposition;
+mod gateways;
 mod http;
 mod sampled;
 mod words;
@@ -223,6 +224,42 @@ pub fn job_ran(job: &'static str, acted: Option<usize>) {
             _ => {}
         }
     });
+}
+
+/// A gateway was told of something of this type.
+pub fn configuration_pushed(kind: &'static str) {
+    with(|all| all.xds.pushes.count(kind));
+}
+
+/// A gateway did not take what it was told.
+pub fn configuration_rejected(kind: &'static str) {
+    with(|all| all.xds.rejections.count(kind));
+}
+
+/// A stream for the configuration of a gateway was refused.
+pub fn configuration_stream_refused(reason: &'static str) {
+    with(|all| all.xds.refused.count(reason));
+}
+
+/// A gateway began to follow its configuration (1), or stopped (-1).
+pub fn configuration_streams(by: i64) {
+    with(|all| all.xds.streams.with_label_values::<&str>(&[]).add(by));
+}
+
+/// So many resources have a cluster now.
+pub fn resources_served(count: usize) {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    with(|all| all.xds.resources.with_label_values::<&str>(&[]).set(count));
+}
+
+/// So many are left out for this reason now.
+pub fn resources_left_out(reason: &'static str, count: usize) {
+    with(|all| all.xds.left_out.with_label_values(&[reason]).set(i64::try_from(count).unwrap_or(i64::MAX)));
+}
+
+/// The name of an upstream was looked up, or could not be.
+pub fn name_looked_up(done: bool) {
+    with(|all| all.xds.lookups.count(if done { "done" } else { "failed" }));
 }
 
 /// A request was too many for `limit`.

@@ -16,7 +16,7 @@ pub use authority_record::{AuthorityRecord, NewAuthorityRecord, RecordStatus};
 pub use delegation_edge::{Constraints, ConstraintsError, DelegationEdge, EdgeStatus};
 pub use federated_subject::FederatedSubject;
 pub use live_sessions::LiveSessions;
-pub use resource::{Provider, Resource};
+pub use resource::{Provider, Resource, ResourceUpstream};
 pub use session::{AgentSession, Lifecycle, SessionStatus};
 pub use subject_issuer::SubjectIssuer;
 pub use zone::{Epochs, Zone};

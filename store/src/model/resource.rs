@@ -34,6 +34,50 @@ pub struct Resource {
     pub mcp: Option<McpEntry>,
 }
 
+/// Where gateways send the requests of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceUpstream {
+    /// The zone.
+    pub zone: ZoneId,
+    /// The resource.
+    pub resource: ResourceIdentifier,
+    /// Its address.
+    pub url: String,
+}
+
+impl ResourceUpstream {
+    /// Those of every resource that gateways may reach, of one zone or of all, `limit` at most. A resource whose provider
+    /// is gone is not among them (contract sts §12.8).
+    pub async fn all(
+        connection: &mut AnyConnection,
+        zone: Option<&ZoneId>,
+        limit: i64,
+    ) -> Result<Vec<Self>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT r.zone_id, r.identifier, r.upstream_url FROM resources r \
+             JOIN zones z ON z.id = r.zone_id AND z.archived_at IS NULL \
+             LEFT JOIN providers p ON p.zone_id = r.zone_id AND p.id = r.credential_provider_id \
+               AND p.archived_at IS NULL \
+             WHERE r.archived_at IS NULL AND r.upstream_url IS NOT NULL \
+               AND (r.credential_provider_id IS NULL OR p.id IS NOT NULL) \
+               AND ($1 = '' OR r.zone_id = $1) \
+             ORDER BY r.zone_id, r.identifier LIMIT $2",
+        )
+        .bind(zone.map_or("", ZoneId::as_str))
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
+        let read = |row: &sqlx::any::AnyRow| {
+            Ok(Self {
+                zone: parsed(row, "zone_id")?,
+                resource: parsed(row, "identifier")?,
+                url: row.try_get("upstream_url")?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+}
+
 /// A provider of credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {

@@ -1,0 +1,31 @@
+//! The server that gateways take their configuration from (xDS: one stream of increments, ADS over gRPC).
+//!
+//! It follows the store: every resource that gateways may reach becomes a cluster of its own, and a name that a resource's
+//! URL holds becomes a list of addresses that were judged one by one. Envoy resolves nothing itself, so an address that no
+//! upstream may have is never connected to, whatever a name server answers and whenever it does. The listener and the
+//! routes are the same for all resources, and stay as they are when resources change.
+//!
+//! ```text
+//! store ─ follow ─ translate ─ snapshot ─ session (one for each stream) ─ Envoy
+//!            └ names (resolution) ┘
+//! ```
+//!
+//! [`listen`] makes the socket, [`XdsServer::serve`] runs until it is told to stop. A gateway shows a credential that is
+//! good for its own id alone. What cannot become a cluster is left out, with a reason that is counted, logged and shown
+//! by [`Status`]; it never keeps another one from its gateway.
+
+mod content;
+mod follow;
+mod names;
+pub mod proto;
+mod schema;
+mod server;
+mod session;
+mod status;
+mod translate;
+mod wire;
+
+pub use names::Lookup;
+pub use server::{XdsError, XdsOptions, XdsServer, listen, read_status};
+pub use status::{GatewayStatus, LeftOutStatus, Rejection, STATUS_PATH, Status};
+pub use translate::{LeftOut, LeftOutReason, MAX_RESOURCES};

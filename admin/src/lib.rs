@@ -36,6 +36,7 @@ mod problem;
 mod projection;
 mod provider_check;
 mod provider_config;
+mod provider_discovery;
 mod providers;
 mod rates;
 mod record;

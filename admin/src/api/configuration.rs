@@ -4,7 +4,7 @@ use super::{Refusing as _, Right, act, get, remove, send};
 use crate::app::App;
 use crate::{
     admin_tokens, application_secrets, applications, connections, connections_oauth, object, overview,
-    provider_check, providers, resources, zones,
+    provider_check, provider_discovery, providers, resources, zones,
 };
 use caracal_store::openapi::schema::{
     exactly, flag, id, list, list_of, matching, maybe, named, number, number_of, object, one_of, open_object,
@@ -216,6 +216,21 @@ fn providers() -> Routes<App> {
             .answers(200, named("ProviderCheck"))
             .or(&[404, 502]),
             provider_check::test,
+        )
+        .add(
+            send(
+                Verb::Post,
+                Right::Write,
+                (
+                    "discover_provider",
+                    "/v1/zones/{zone}/providers/discovery",
+                    "Reads what an issuer says of itself",
+                ),
+                object(&[("issuer", text_of(1, 2048))]),
+            )
+            .answers(200, named("DiscoveredProvider"))
+            .or(&[404, 422]),
+            provider_discovery::discover,
         )
 }
 

@@ -66,6 +66,14 @@ fn of_configuration() -> Vec<(&'static str, Value)> {
         ("archived_at", maybe(time())),
         ("check?", named("ProviderCheck")),
     ]);
+    let discovered = object(&[
+        ("issuer", text()),
+        ("token_endpoint", text()),
+        ("authorization_endpoint?", text()),
+        ("revocation_endpoint?", text()),
+        ("scopes_supported?", list(text())),
+        ("token_endpoint_auth_methods_supported?", list(text())),
+    ]);
     let resource = authored(&[
         ("id", id()),
         ("zone_id", id()),
@@ -107,6 +115,7 @@ fn of_configuration() -> Vec<(&'static str, Value)> {
         ("ApplicationWithSecret", with_secret),
         ("Provider", provider),
         ("ProviderCheck", object(&[("status", text()), ("detail", text()), ("checked_at", time())])),
+        ("DiscoveredProvider", discovered),
         ("Resource", resource),
         ("ResourceOperation", operation),
         ("ResourceMcp", super::mcp()),

@@ -11,6 +11,7 @@ mod circuit;
 mod config;
 mod connect;
 mod connection;
+mod discover;
 mod error;
 mod flight;
 mod hidden;
@@ -30,6 +31,7 @@ pub use config::{
 pub use connect::{Whose, keep, revoke};
 pub(crate) use connection::Standing;
 pub use connection::{ConnectionRef, SHARED_SUBJECT, Tokens};
+pub use discover::{Discovered, DiscoveryError};
 pub use error::CredentialError;
 pub use hidden::Hidden;
 pub use oauth::{Flow, GivenBack};

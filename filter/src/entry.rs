@@ -42,9 +42,9 @@ impl RootContext for RootEntry {
         self.root.on_tick(self.host.as_ref());
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
         Some(match self.root.worker() {
-            Some(worker) => Box::new(RequestEntry(Request::new(Rc::clone(worker)))),
+            Some(worker) => Box::new(RequestEntry(Request::new(Rc::clone(worker)).at(context))),
             None => Box::new(Unconfigured(Rc::clone(&self.host))),
         })
     }

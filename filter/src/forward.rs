@@ -82,6 +82,12 @@ impl Inbound {
         })
     }
 
+    /// Whether the caller takes a stream of events.
+    fn asks_for_events(&self) -> bool {
+        let events = b"text/event-stream";
+        self.first("accept").is_some_and(|value| value.windows(events.len()).any(|part| part == events))
+    }
+
     fn names(&self) -> Vec<&str> {
         distinct_names(&self.headers)
     }
@@ -216,8 +222,17 @@ pub fn to_upstream(
     Ok(url.host().to_owned())
 }
 
-/// Prepares a response for the caller; returns its status. `exp` is the inbound mandate's end.
-pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
+/// A response as far as the filter looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Its status.
+    pub status: u16,
+    /// Whether it is a stream of events.
+    pub events: bool,
+}
+
+/// Prepares a response for the caller. `exp` is the inbound mandate's end.
+pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> Answered {
     let host = worker.host.as_ref();
     let status = host.header(Direction::Response, ":status");
     let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
@@ -228,7 +243,12 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> u16 {
         host.set_header(Direction::Response, "x-caracal-token-expires-in", left.as_bytes());
     }
     host.set_header(Direction::Response, "x-request-id", inbound.request_id.as_bytes());
-    status
+    // Looked at only where the caller asked for it: that is known without the host.
+    let events = inbound.asks_for_events()
+        && host
+            .header(Direction::Response, "content-type")
+            .is_some_and(|value| value.starts_with(b"text/event-stream"));
+    Answered { status, events }
 }
 
 /// Takes out of a response what is for the gateway alone.

@@ -123,6 +123,8 @@ pub trait Host {
     fn resume(&self);
     /// Cuts the response off.
     fn reset(&self);
+    /// Cuts another stream's response off, by its context. What follows in this callback is about that stream.
+    fn reset_stream(&self, context: u32);
     /// Starts a call; its answer arrives at the context that is active now.
     ///
     /// # Errors
@@ -252,6 +254,13 @@ impl Host for EnvoyHost {
 
     fn reset(&self) {
         let _ = hostcalls::reset_http_response();
+    }
+
+    fn reset_stream(&self, context: u32) {
+        // Where the context is gone already, the stream is as well.
+        if hostcalls::set_effective_context(context).is_ok() {
+            let _ = hostcalls::reset_http_response();
+        }
     }
 
     fn call(&self, call: &Call<'_>) -> Result<CallToken, CallError> {

@@ -18,6 +18,7 @@ pub mod forward;
 pub mod host;
 mod jwt_authn;
 pub mod known;
+pub mod live;
 pub mod metrics;
 pub mod pause;
 pub mod pure;

@@ -14,6 +14,7 @@ use crate::evidence::Evidence;
 use crate::feed::{self, FeedPoller};
 use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::known::Memory;
+use crate::live::LiveStreams;
 use crate::metrics;
 use crate::signed::KEY_VARIABLE;
 use crate::snapshot::{Feed, View};
@@ -41,6 +42,8 @@ pub struct Worker {
     pub circuit: RefCell<Circuit>,
     /// Events on their way to Audit.
     pub evidence: RefCell<Evidence>,
+    /// Streams that may be silent for long.
+    pub live: RefCell<LiveStreams>,
 }
 
 /// A root context.
@@ -118,6 +121,7 @@ impl Root {
                     memory: RefCell::new(Memory::new(config.signature_cache)),
                     circuit: RefCell::default(),
                     evidence: RefCell::new(evidence),
+                    live: RefCell::default(),
                     config: *config,
                 })))
             }
@@ -135,6 +139,10 @@ impl Root {
                     poller.on_tick(host);
                 }
                 worker.evidence.borrow_mut().on_tick(host, &worker.key);
+                let mut live = worker.live.borrow_mut();
+                if !live.is_empty() {
+                    live.cut_off(host, worker.view.borrow_mut().latest(host));
+                }
             }
         }
     }

@@ -299,3 +299,19 @@ fn a_dry_run_counts_and_passes() {
     assert_eq!(send(&world, &mut request, &call("drop")), Flow::Continue);
     assert_eq!(world.host.counter("caracal_gateway_dry_run_denials_total.reason.mcp_tool"), 1);
 }
+
+#[test]
+fn a_body_that_could_not_be_held_spends_no_mandate() {
+    for (reads, length, calls) in [(true, "1048577", 0), (true, "1048576", 1), (false, "1048577", 1)] {
+        let mut configuration = gateway_configuration();
+        configuration["mcp"] = json!(reads);
+        configuration["max_body_bytes"] = json!(10_000_000);
+        let world = World::new(&configuration);
+        let authorization = format!("Bearer {}", world.token(|_| {}));
+        let mut headers = world.good(&authorization);
+        headers.push(("content-length", length));
+        assert_eq!(world.stream(&headers).on_request_headers(), Flow::Pause);
+        assert_eq!(world.calls(), calls, "{reads} {length}");
+        assert_eq!(reason(&world), if calls == 0 { "payload_too_large" } else { "" });
+    }
+}

@@ -7,7 +7,7 @@ mod support;
 
 use caracal_filter::request::{Flow, Request};
 use serde_json::{Value, json};
-use support::{NOW, World, gateway_configuration, sidecar_configuration};
+use support::{ANSWERED, NOW, World, gateway_configuration, json_answer, sidecar_configuration};
 
 fn allowing(mut configuration: Value) -> Value {
     configuration["upgrades"] = json!(["websocket"]);
@@ -22,6 +22,8 @@ fn open(world: &World, authorization: &str, more: &[(&str, &str)]) -> Request {
 }
 
 const ASKS: [(&str, &str); 2] = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+
+const EVENTS: [(&str, &str); 1] = [("accept", "application/json, text/event-stream")];
 
 fn reason(world: &World) -> String {
     world.host.filter_state.borrow().get("caracal.reason").cloned().unwrap_or_default()
@@ -157,4 +159,66 @@ fn a_resource_that_speaks_mcp_never_upgrades() {
     ];
     assert_eq!(world.stream(&headers).on_request_headers(), Flow::Pause);
     assert_eq!(reason(&world), "upgrade_refused");
+}
+
+fn answer(world: &World, request: &mut Request, headers: &[(&str, &str)]) {
+    *world.host.response.borrow_mut() =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+    assert_eq!(request.on_response_headers(), Flow::Continue);
+}
+
+#[test]
+fn what_is_silent_is_cut_on_the_next_tick() {
+    let mut world = World::new(&allowing(sidecar_configuration()));
+    let authorization = format!("Bearer {}", world.resource_token());
+    let mut streams: Vec<Request> = [&ASKS[..], &EVENTS, &EVENTS, &EVENTS]
+        .iter()
+        .zip(1_u32..)
+        .map(|(more, context)| {
+            let mut request = open(&world, &authorization, more).at(context);
+            assert_eq!(request.on_request_headers(), Flow::Continue);
+            request
+        })
+        .collect();
+    agree(&world, &mut streams[0]);
+    let events = [(":status", "200"), ("content-type", "text/event-stream; charset=utf-8")];
+    answer(&world, &mut streams[1], &events);
+    answer(&world, &mut streams[2], &events);
+    answer(&world, &mut streams[3], &[(":status", "200"), ("content-type", "application/json")]);
+    assert_eq!(world.worker().live.borrow().len(), 3, "a plain answer does not last");
+    let tick = |world: &mut World| {
+        let host = std::rc::Rc::clone(&world.host);
+        world.root.on_tick(host.as_ref());
+        host.cut_streams.take()
+    };
+    streams[2].on_end();
+    assert_eq!(tick(&mut world), Vec::<u32>::new());
+    // An expired mandate ends the other protocol, and no stream of events.
+    world.host.now.set(NOW + 300_000);
+    world.share_status();
+    assert_eq!(tick(&mut world), [1]);
+    world.revoke("T");
+    assert_eq!(tick(&mut world), [2]);
+    assert_eq!(tick(&mut world), Vec::<u32>::new());
+    assert_eq!(world.host.counter("caracal_gateway_streams_revoked_total"), 1);
+    assert_eq!(world.host.counter("caracal_gateway_streams_expired_total"), 1);
+    assert_eq!(streams[1].on_response_body(5), Flow::Pause, "nothing passes until the host has ended it");
+    assert_eq!(world.host.resets.get(), 0);
+    for stream in &mut streams {
+        stream.on_end();
+    }
+    assert!(world.worker().live.borrow().is_empty());
+    // Of the first stream that ended, Audit was told already.
+    let host = std::rc::Rc::clone(&world.host);
+    *host.answer.borrow_mut() = Some(json_answer(200, &json!({"acknowledged": 1})));
+    let token = host.last_sent().token;
+    world.root.on_answer(host.as_ref(), token, ANSWERED);
+    world.host.now.set(world.host.now.get() + 1_000);
+    tick(&mut world);
+    let sent = world.host.sent.borrow();
+    let batch: Value = serde_json::from_str(&sent.last().unwrap().body).unwrap();
+    let told = |name: &str| {
+        batch["events"].as_array().unwrap().iter().filter(|event| event["metadata"][name] == true).count()
+    };
+    assert_eq!((told("revocation_interrupted"), told("expiry_interrupted")), (1, 1));
 }

@@ -106,6 +106,14 @@ async fn a_mandate_for_more_than_one_use_opens_connections_until_it_is_revoked()
     is_cut(&world, &agent, &mut one, "again").await;
     let cut = async { while other.ask("wait").await.get("closed").is_none() {} };
     tokio::time::timeout(Duration::from_secs(10), cut).await.expect("the other was never cut");
+    // Nobody says anything on this one, neither the caller nor the upstream.
+    let agent = world.agent().await;
+    let (mut silent, first) = connect(&world, &world.gateway, &world.mint(&agent).await).await;
+    assert_eq!(first, json!({ "open": true }));
+    world.end_session(&agent.bearer, &agent.root).await;
+    let told = tokio::time::timeout(Duration::from_secs(5), silent.ask("wait")).await;
+    assert!(told.expect("a silent connection was never cut").get("closed").is_some());
+    silent.end().await;
     one.end().await;
     other.end().await;
     server.end().await;

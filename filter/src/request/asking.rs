@@ -16,6 +16,9 @@ use crate::known::{Case, Kept};
 use crate::metrics;
 use crate::reply::Refusal;
 
+/// As much of a body as Envoy holds for a request, in bytes (`per_connection_buffer_limit_bytes`).
+const HELD_BYTES: u64 = 1024 * 1024;
+
 /// What the STS is asked, and why.
 pub(super) struct Asking {
     pub(super) token: CallToken,
@@ -74,6 +77,10 @@ impl Request {
 
     pub(super) fn ask(&mut self, case: Case, doubt: Doubt, question: Question) -> Result<Flow, Refusal> {
         self.record.doubt(doubt);
+        // While bodies can be read, one that comes meanwhile is held in memory: better refused than a mandate spent.
+        if self.worker.config.mcp && !self.ended && self.inbound.too_large(HELD_BYTES) {
+            return Err(DenyReason::PayloadTooLarge.into());
+        }
         self.record.asked();
         let worker = Rc::clone(&self.worker);
         let now = worker.host.now();

@@ -24,9 +24,10 @@ use crate::bind::{self, Route};
 use crate::discovery;
 use crate::evidence::Admission;
 use crate::exchange::Question;
-use crate::forward::{self, Inbound};
+use crate::forward::{self, Answered, Inbound};
 use crate::host::{AnswerSize, CallToken, Host};
 use crate::known::Case;
+use crate::live::{self, Cut};
 use crate::metrics;
 use crate::record::Record;
 use crate::reply::Refusal;
@@ -70,6 +71,10 @@ pub struct Request {
     ended: bool,
     /// Whether the stream speaks another protocol by now.
     upgraded: bool,
+    /// The host's name for the stream.
+    context: Option<u32>,
+    /// Whether it was cut off while it was silent.
+    cut: Option<Cut>,
 }
 
 impl Request {
@@ -88,7 +93,15 @@ impl Request {
             missing_scope: None,
             ended: false,
             upgraded: false,
+            context: None,
+            cut: None,
         }
+    }
+
+    /// The same request, on the stream that the host calls so.
+    #[must_use]
+    pub fn at(self, context: u32) -> Self {
+        Self { context: Some(context), ..self }
     }
 
     /// No more of the body is to come after what is handled next.
@@ -230,9 +243,14 @@ impl Request {
             Stage::Tried => 0,
             Stage::New | Stage::Reading(_) | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
         };
-        let status = forward::clean_response(&self.worker, &self.inbound, exp);
+        let Answered { status, events } = forward::clean_response(&self.worker, &self.inbound, exp);
         self.upgraded = status == upgrade::SWITCHING_PROTOCOLS;
         self.record.answered(self.host().now(), status);
+        if let (true, Some(context), Stage::Forwarded(mandate)) =
+            (self.upgraded || events, self.context.filter(|_| !self.tries()), &self.stage)
+        {
+            self.cut = Some(self.worker.live.borrow_mut().add(context, mandate, self.upgraded));
+        }
         Flow::Continue
     }
 
@@ -252,17 +270,14 @@ impl Request {
     /// another protocol, in which the caller goes on acting, also when its mandate has expired.
     fn pass_frame(&mut self) -> Flow {
         let Stage::Forwarded(mandate) = &self.stage else { return Flow::Pause };
-        if self.record.interrupted().is_some() {
+        if self.record.interrupted().is_some() || self.cut_reason().is_some() {
             return Flow::Pause;
         }
-        let mandate = Rc::clone(mandate);
-        let reason = if self.revoked(&mandate) {
-            DenyReason::Revoked
-        } else if self.upgraded && self.expired(&mandate) {
-            DenyReason::Expiring
-        } else {
-            return Flow::Continue;
+        let ended = {
+            let mut view = self.worker.view.borrow_mut();
+            live::ended(mandate, self.upgraded, view.latest(self.host()), self.host().now())
         };
+        let Some(reason) = ended else { return Flow::Continue };
         if self.tries() {
             self.refuse(reason);
             return Flow::Continue;
@@ -280,16 +295,22 @@ impl Request {
             Stage::Reading(_) | Stage::Asking(_) => self.record.cancelled(),
             Stage::Forwarded(_) => self.host().count(metrics::ALLOWED, 1),
         }
+        if let Some(reason) = self.cut_reason() {
+            self.record.interrupt(reason);
+        }
+        if let (Some(_), Some(context)) = (&self.cut, self.context) {
+            self.worker.live.borrow_mut().remove(context);
+        }
         self.write_record();
+    }
+
+    /// Why it was cut off while it was silent, if it was.
+    fn cut_reason(&self) -> Option<DenyReason> {
+        self.cut.as_ref()?.get()
     }
 
     fn revoked(&self, mandate: &VerifiedMandate) -> bool {
         self.any_revoked(mandate, &mandate.anchors)
-    }
-
-    fn expired(&self, mandate: &VerifiedMandate) -> bool {
-        let now = i64::try_from(self.host().now() / 1_000).unwrap_or(i64::MAX);
-        mandate.claims.exp <= now
     }
 
     /// Whether one of these anchors, or the mandate's zone, is gone.

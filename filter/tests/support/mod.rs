@@ -80,6 +80,7 @@ pub(crate) struct FakeHost {
     pub(crate) answer: RefCell<Option<Answer>>,
     pub(crate) resumed: Cell<u32>,
     pub(crate) resets: Cell<u32>,
+    pub(crate) cut_streams: RefCell<Vec<u32>>,
     pub(crate) no_clusters: Cell<bool>,
     tokens: Cell<u32>,
 }
@@ -168,6 +169,9 @@ impl Host for FakeHost {
     }
     fn reset(&self) {
         self.resets.set(self.resets.get() + 1);
+    }
+    fn reset_stream(&self, context: u32) {
+        self.cut_streams.borrow_mut().push(context);
     }
     fn call(&self, call: &Call<'_>) -> Result<CallToken, CallError> {
         if self.no_clusters.get() {

@@ -181,8 +181,14 @@ impl FeedPoller {
 
     fn share_snapshot(&mut self, host: &dyn Host) {
         self.deltas.clear();
-        let text = wire::write(&self.state.to_snapshot());
-        host.share(snapshot::SNAPSHOT_KEY, &snapshot::with_lineage(self.lineage, &text));
+        let share = |number: usize, text: &[u8]| {
+            host.share(&snapshot::part_key(number), &snapshot::with_lineage(self.lineage, text));
+        };
+        let parts = snapshot::parts(self.state.to_snapshot());
+        for (number, part) in parts.iter().enumerate() {
+            share(number, &wire::write(part));
+        }
+        share(parts.len(), b"");
     }
 
     fn fail(&mut self, host: &dyn Host, problem: &str) {

@@ -1,15 +1,16 @@
 //! What the filter needs from its host, and Envoy as that host.
 //!
-//! This is the only file that touches `proxy_wasm::hostcalls`. Those wrappers panic on every status
-//! that they do not expect, and a panic takes the whole VM down, so each call here is made only in a
-//! phase where the host cannot answer anything else, values travel as bytes, and what may be absent is
-//! an `Option`. Everything above works on [`Host`] and is tested natively.
+//! Envoy is called here and nowhere else (by [`crate::abi`]). Values travel as bytes, what may be absent is an `Option`,
+//! and no error ends the VM: where a decision rests on a call that failed, [`Host::failed`] says so, and nothing passes.
+//! Everything above works on [`Host`] and is tested natively.
 
-use std::cell::RefCell;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType};
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
+
+use crate::abi::{self, Done, Status};
 
 /// All headers of one direction, in order. Names are lower case.
 pub type Headers = Vec<(String, Vec<u8>)>;
@@ -97,8 +98,9 @@ pub trait Host {
     fn log(&self, level: Level, message: &str);
     /// The plugin configuration of `size` bytes.
     fn configuration(&self, size: usize) -> Vec<u8>;
-    /// Asks for a tick every so many milliseconds.
-    fn tick_every(&self, millis: u64);
+    /// Asks for a tick every so many milliseconds; `false` when there will be none.
+    #[must_use]
+    fn tick_every(&self, millis: u64) -> bool;
     /// All headers.
     fn headers(&self, direction: Direction) -> Headers;
     /// The value of a header that stands there once, such as a pseudo-header.
@@ -134,6 +136,10 @@ pub trait Host {
     fn answer(&self, size: AnswerSize) -> Option<Answer>;
     /// Calls a function that only this host has.
     fn foreign(&self, function: &str, arguments: &[u8]) -> Option<Vec<u8>>;
+    /// Whether headers or properties could not be read or written since this was asked last. Whatever was decided or
+    /// prepared with them must not pass.
+    #[must_use]
+    fn failed(&self) -> bool;
     /// Adds to a counter.
     fn count(&self, metric: &str, by: u64);
     /// Sets a gauge.
@@ -145,6 +151,7 @@ pub trait Host {
 pub struct EnvoyHost {
     /// The few dozen names that are in use, with the host's ids.
     metrics: RefCell<Vec<(String, u32)>>,
+    failed: Cell<bool>,
 }
 
 impl EnvoyHost {
@@ -153,27 +160,35 @@ impl EnvoyHost {
         if let Some((_, id)) = metrics.iter().find(|(known, _)| known == name) {
             return Some(*id);
         }
-        let id = hostcalls::define_metric(kind, name).ok()?;
+        let id = abi::define_metric(kind as u32, name).ok()?;
         metrics.push((name.to_owned(), id));
         Some(id)
     }
+
+    /// Remembers that a call failed on which a decision rests.
+    fn needed<T>(&self, result: Result<T, Status>) -> Option<T> {
+        if result.is_err() {
+            self.failed.set(true);
+        }
+        result.ok()
+    }
 }
 
-fn map_type(direction: Direction) -> MapType {
+fn map_type(direction: Direction) -> u32 {
     match direction {
-        Direction::Request => MapType::HttpRequestHeaders,
-        Direction::Response => MapType::HttpResponseHeaders,
+        Direction::Request => MapType::HttpRequestHeaders as u32,
+        Direction::Response => MapType::HttpResponseHeaders as u32,
     }
 }
 
 fn call_header(name: &str) -> Option<Vec<u8>> {
-    hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok().flatten()
+    abi::map_value(MapType::HttpCallResponseHeaders as u32, name).ok()
 }
 
 impl Host for EnvoyHost {
     fn now(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        // Where there is no time, nothing is fresh.
+        abi::now().unwrap_or(0) / 1_000_000
     }
 
     fn random(&self, bytes: &mut [u8]) -> bool {
@@ -190,70 +205,79 @@ impl Host for EnvoyHost {
             Level::Warn => LogLevel::Warn,
             Level::Error => LogLevel::Error,
         };
-        let _ = hostcalls::log(level, message);
+        let _: Done = abi::log(level as u32, message);
     }
 
     fn configuration(&self, size: usize) -> Vec<u8> {
         if size == 0 {
             return Vec::new();
         }
-        hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size).ok().flatten().unwrap_or_default()
+        abi::buffer(BufferType::PluginConfiguration as u32, size).unwrap_or_default()
     }
 
-    fn tick_every(&self, millis: u64) {
-        let _ = hostcalls::set_tick_period(Duration::from_millis(millis));
+    fn tick_every(&self, millis: u64) -> bool {
+        u32::try_from(millis).is_ok_and(|millis| abi::tick_every(millis).is_ok())
     }
 
     fn headers(&self, direction: Direction) -> Headers {
-        hostcalls::get_map_bytes(map_type(direction)).unwrap_or_default()
+        let pairs = self.needed(abi::map(map_type(direction))).and_then(|bytes| abi::pairs(&bytes));
+        pairs.unwrap_or_else(|| {
+            self.failed.set(true);
+            Headers::new()
+        })
     }
 
     fn header(&self, direction: Direction, name: &str) -> Option<Vec<u8>> {
-        hostcalls::get_map_value_bytes(map_type(direction), name).ok().flatten()
+        match abi::map_value(map_type(direction), name) {
+            Err(Status::NOT_FOUND) => None,
+            result => self.needed(result),
+        }
     }
 
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]) {
-        let _ = hostcalls::set_map_value_bytes(map_type(direction), name, Some(value));
+        self.needed(abi::replace(map_type(direction), name, value));
     }
 
     fn remove_header(&self, direction: Direction, name: &str) {
-        let _ = hostcalls::remove_map_value(map_type(direction), name);
+        self.needed(abi::remove(map_type(direction), name));
     }
 
     fn request_body(&self, size: usize) -> Vec<u8> {
         if size == 0 {
             return Vec::new();
         }
-        hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten().unwrap_or_default()
+        abi::buffer(BufferType::HttpRequestBody as u32, size).unwrap_or_default()
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        hostcalls::get_property(path.to_vec()).ok().flatten()
+        match abi::property(path) {
+            Err(Status::NOT_FOUND) => None,
+            result => self.needed(result),
+        }
     }
 
     fn filter_state(&self, key: &str, value: &str) {
-        let _ = hostcalls::set_property(vec![key], Some(value.as_bytes()));
+        let _: Done = abi::set_property(key, value.as_bytes());
     }
 
     fn shared(&self, key: &str) -> Option<Vec<u8>> {
-        hostcalls::get_shared_data(key).ok().and_then(|(value, _)| value)
+        abi::shared(key).ok()
     }
 
     fn share(&self, key: &str, value: &[u8]) {
-        // Without a compare-and-swap number the host always takes the value.
-        let _ = hostcalls::set_shared_data(key, Some(value), None);
+        let _: Done = abi::share(key, value);
     }
 
     fn reply(&self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
-        let _ = hostcalls::send_http_response(u32::from(status), headers.to_vec(), Some(body));
+        let _: Done = abi::reply(u32::from(status), headers, body);
     }
 
     fn resume(&self) {
-        let _ = hostcalls::resume_http_request();
+        let _: Done = abi::resume(StreamType::HttpRequest as u32);
     }
 
     fn reset(&self) {
-        let _ = hostcalls::reset_http_response();
+        let _: Done = abi::close(StreamType::HttpResponse as u32);
     }
 
     fn reset_stream(&self, context: u32) {
@@ -272,7 +296,7 @@ impl Host for EnvoyHost {
     }
 
     fn answer(&self, size: AnswerSize) -> Option<Answer> {
-        // After a transport failure there is no header map, and reading it would panic.
+        // After a transport failure there is no header map.
         if size.headers == 0 {
             return None;
         }
@@ -282,7 +306,7 @@ impl Host for EnvoyHost {
         let body = if size.body == 0 {
             Vec::new()
         } else {
-            hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size.body).ok().flatten()?
+            abi::buffer(BufferType::HttpCallResponseBody as u32, size.body).ok()?
         };
         Some(Answer {
             status: std::str::from_utf8(&status).ok()?.parse().ok()?,
@@ -292,18 +316,22 @@ impl Host for EnvoyHost {
     }
 
     fn foreign(&self, function: &str, arguments: &[u8]) -> Option<Vec<u8>> {
-        hostcalls::call_foreign_function(function, Some(arguments)).ok().flatten()
+        abi::foreign(function, arguments).ok()
+    }
+
+    fn failed(&self) -> bool {
+        self.failed.take()
     }
 
     fn count(&self, metric: &str, by: u64) {
         if let Some(id) = self.metric(MetricType::Counter, metric) {
-            let _ = hostcalls::increment_metric(id, i64::try_from(by).unwrap_or(i64::MAX));
+            let _: Done = abi::increment(id, i64::try_from(by).unwrap_or(i64::MAX));
         }
     }
 
     fn gauge(&self, metric: &str, value: u64) {
         if let Some(id) = self.metric(MetricType::Gauge, metric) {
-            let _ = hostcalls::record_metric(id, value);
+            let _: Done = abi::record(id, value);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! All decisions are made by `caracal-mandate`; this crate brings it what it needs and acts on what it
 //! says.
 
+mod abi;
 mod bind;
 pub mod circuit;
 pub mod config;

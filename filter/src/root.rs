@@ -77,7 +77,7 @@ impl Root {
             .map_err(|error| format!("environment variable {KEY_VARIABLE} {error}"))?;
         match config {
             Config::Feed(config) => {
-                host.tick_every(feed::TICK_MS);
+                ticks(host, feed::TICK_MS)?;
                 host.log(
                     Level::Info,
                     &format!("caracal feed: {} follows {}", config.gateway_id, config.sts.cluster),
@@ -90,7 +90,7 @@ impl Root {
                     None => Verifier::choose(host).map_err(|error| error.to_string())?,
                 };
                 host.gauge(metrics::SIGNATURES_BY_HOST, u64::from(!matches!(verifier, Verifier::Pure)));
-                host.tick_every(WORKER_TICK_MS);
+                ticks(host, WORKER_TICK_MS)?;
                 let message = format!(
                     "caracal filter {}: gateway {}, role {}, signatures by {}",
                     env!("CARGO_PKG_VERSION"),
@@ -170,6 +170,11 @@ impl Root {
             Self::Idle | Self::Feed(_) => None,
         }
     }
+}
+
+/// Without ticks no feed is followed and no evidence is sent.
+fn ticks(host: &Rc<dyn Host>, millis: u64) -> Result<(), String> {
+    if host.tick_every(millis) { Ok(()) } else { Err("the host grants no ticks".to_owned()) }
 }
 
 /// Linear memory of this VM, in bytes; 0 outside one.

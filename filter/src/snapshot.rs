@@ -3,15 +3,17 @@
 //! | key | value |
 //! |---|---|
 //! | `status` | generation, time of the last successful poll (unix ms), lineage, time at the STS then: four little-endian u64 |
-//! | `snapshot` | lineage, then the whole state as a snapshot answer in JSON |
+//! | `snapshot` | lineage, then the state as a snapshot answer in JSON, or its first part |
+//! | `snapshot/<n>` | lineage, then the next part, as a delta of the same generation; nothing after the last one |
 //! | `delta/<generation % 256>` | lineage, then the answer in JSON that led to that generation |
 //!
 //! A worker reads `status` once per request. Only when generation or lineage moved does it read more:
 //! the deltas from its own generation on, or the snapshot and the deltas after it. The lineage changes
-//! with every snapshot that the STS sends, so that generations which start over cannot be mistaken.
+//! with every snapshot that the STS sends, so that generations which start over cannot be mistaken. The
+//! snapshot is in parts because memory that a VM once needed is never given back.
 
 use caracal_mandate::epoch::Generation;
-use caracal_mandate::feed::{FeedResponse, FeedState};
+use caracal_mandate::feed::{FeedResponse, FeedState, ZoneFeed};
 
 use crate::feed::FeedPoller;
 use crate::host::Host;
@@ -21,6 +23,10 @@ use crate::wire;
 pub const STATUS_KEY: &str = "status";
 /// Key of the snapshot.
 pub const SNAPSHOT_KEY: &str = "snapshot";
+/// The most resources in one part of a snapshot.
+const RESOURCES_IN_PART: usize = 100;
+/// The most revoked anchors in one part of a snapshot.
+const ANCHORS_IN_PART: usize = 1_000;
 /// How many deltas have a key of their own.
 const DELTA_SLOTS: u64 = 256;
 
@@ -28,6 +34,56 @@ const DELTA_SLOTS: u64 = 256;
 #[must_use]
 pub fn delta_key(generation: Generation) -> String {
     format!("delta/{}", generation.0 % DELTA_SLOTS)
+}
+
+/// Key of a part of the snapshot, from 0.
+#[must_use]
+pub fn part_key(number: usize) -> String {
+    if number == 0 { SNAPSHOT_KEY.to_owned() } else { format!("{SNAPSHOT_KEY}/{number}") }
+}
+
+/// Cuts a snapshot into parts that can be read one by one. The first is a snapshot, each other one adds to it.
+#[must_use]
+pub fn parts(whole: FeedResponse) -> Vec<FeedResponse> {
+    let FeedResponse { generation, issuer, time, zones, .. } = whole;
+    let part = |first: bool, zones| FeedResponse {
+        previous: if first { Generation(0) } else { generation },
+        generation,
+        snapshot: first,
+        issuer: issuer.clone(),
+        time,
+        zones,
+        removed_zones: Vec::new(),
+    };
+    let mut parts = Vec::new();
+    for piece in zones.into_iter().flat_map(pieces) {
+        parts.push(part(parts.is_empty(), vec![piece]));
+    }
+    if parts.is_empty() {
+        parts.push(part(true, Vec::new()));
+    }
+    parts
+}
+
+/// Cuts a zone into pieces; the first one has its keys.
+fn pieces(zone: ZoneFeed) -> Vec<ZoneFeed> {
+    let (zone_id, authority_epoch, policy_epoch) = (zone.zone_id, zone.authority_epoch, zone.policy_epoch);
+    let mut keys = zone.keys;
+    let (mut resources, mut revoked) = (zone.resources.into_iter(), zone.revoked.into_iter());
+    let mut pieces = Vec::new();
+    while pieces.is_empty() || resources.len() > 0 || revoked.len() > 0 {
+        pieces.push(ZoneFeed {
+            zone_id: zone_id.clone(),
+            authority_epoch,
+            policy_epoch,
+            keys: keys.take(),
+            resources: resources.by_ref().take(RESOURCES_IN_PART).collect(),
+            removed_resources: Vec::new(),
+            revoked: revoked.by_ref().take(ANCHORS_IN_PART).collect(),
+            restored: Vec::new(),
+        });
+    }
+    pieces
 }
 
 /// Puts the lineage before a JSON text.
@@ -174,26 +230,101 @@ impl View {
     /// Starts over from the shared snapshot.
     fn reload(&mut self, host: &dyn Host, status: Status) -> Option<()> {
         *self = Self::default();
-        let snapshot = read(host, SNAPSHOT_KEY, status.lineage)?;
-        if !snapshot.snapshot {
-            return None;
-        }
-        self.state.apply(snapshot).ok()?;
-        self.lineage = status.lineage;
-        // The singleton may have moved on since `status` was read: newer than asked for is as good.
-        if self.state.generation < status.generation && self.follow(host, status).is_none() {
+        let reloaded = self.read_parts(host, status.lineage).and_then(|()| {
+            self.lineage = status.lineage;
+            // The singleton may have moved on since `status` was read: newer than asked for is as good.
+            if self.state.generation < status.generation { self.follow(host, status) } else { Some(()) }
+        });
+        if reloaded.is_none() {
+            // What is here is no state that anybody shared.
             *self = Self::default();
-            return None;
+        }
+        reloaded
+    }
+
+    /// Reads the snapshot part by part, to its end. Parts of two snapshots do not fit together.
+    fn read_parts(&mut self, host: &dyn Host, lineage: u64) -> Option<()> {
+        let first = read(host, SNAPSHOT_KEY, lineage).filter(|first| first.snapshot)?;
+        self.state.apply(first).ok()?;
+        for number in 1.. {
+            let text = text(host, &part_key(number), lineage)?;
+            if text.is_empty() {
+                break;
+            }
+            let part = wire::read(&text).ok().filter(|part| !part.snapshot)?;
+            if part.generation != self.state.generation {
+                return None;
+            }
+            self.state.apply(part).ok()?;
         }
         Some(())
     }
 }
 
 fn read(host: &dyn Host, key: &str, lineage: u64) -> Option<FeedResponse> {
-    let value = host.shared(key)?;
-    let (number, text) = value.split_first_chunk::<8>()?;
+    wire::read(&text(host, key, lineage)?).ok()
+}
+
+/// What is shared under this key after the lineage.
+fn text(host: &dyn Host, key: &str, lineage: u64) -> Option<Vec<u8>> {
+    let mut value = host.shared(key)?;
+    let number = value.first_chunk::<8>()?;
     if u64::from_le_bytes(*number) != lineage {
         return None;
     }
-    wire::read(text).ok()
+    value.drain(..8);
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caracal_mandate::anchor::{Anchor, RevokedAnchor};
+    use caracal_mandate::epoch::{AuthorityEpoch, PolicyEpoch};
+    use caracal_mandate::id::{AgentSessionId, ZoneId};
+
+    fn zone(name: &str, anchors: usize) -> ZoneFeed {
+        let revoked = (0..anchors).map(|number| RevokedAnchor {
+            anchor: Anchor::AgentSession(AgentSessionId::new(format!("s{number}")).unwrap()),
+            until: 9,
+        });
+        ZoneFeed {
+            zone_id: ZoneId::new(name).unwrap(),
+            authority_epoch: AuthorityEpoch(1),
+            policy_epoch: PolicyEpoch(2),
+            keys: Some(Vec::new()),
+            resources: Vec::new(),
+            removed_resources: Vec::new(),
+            revoked: revoked.collect(),
+            restored: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_snapshot_make_the_same_state() {
+        for (zones, expected) in [
+            (vec![], 1),
+            (vec![zone("a", 0)], 1),
+            (vec![zone("a", ANCHORS_IN_PART), zone("b", 0)], 2),
+            (vec![zone("a", 2 * ANCHORS_IN_PART + 1), zone("b", 1)], 4),
+        ] {
+            let whole = FeedResponse {
+                previous: Generation(0),
+                generation: Generation(7),
+                snapshot: true,
+                issuer: "http://sts".into(),
+                time: 5,
+                zones,
+                removed_zones: Vec::new(),
+            };
+            let (mut state, mut expected_state) = (FeedState::default(), FeedState::default());
+            expected_state.apply(whole.clone()).unwrap();
+            let parts = parts(whole);
+            assert_eq!(parts.len(), expected);
+            for part in parts {
+                state.apply(part).unwrap();
+            }
+            assert_eq!(state, expected_state);
+        }
+    }
 }

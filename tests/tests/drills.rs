@@ -14,3 +14,14 @@ async fn drill_kill_loses_nothing_and_revives_nothing() {
         assert!(report.of(what) > 0, "seed {seed}: no {what} in\n{report}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drill_fuzz_never_traps_and_passes_nothing_unproved() {
+    let seed = u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos());
+    let plan = Plan { seed, length: Duration::from_secs(5) };
+    let report = run("fuzz", plan).await.unwrap_or_else(|what| panic!("{what}"));
+    println!("seed {seed}\n{report}");
+    for what in ["configuration refused", "feed spoiled", "shared data spoiled", "headers refused"] {
+        assert!(report.of(what) > 0, "seed {seed}: no {what} in\n{report}");
+    }
+}

@@ -40,7 +40,8 @@ pub(crate) enum Task {
     Ci,
     /// Put the real binary under load, let something go wrong, and check what has to hold all the same
     #[command(
-        after_help = "Examples:\n  cargo xtask drill kill\n  cargo xtask drill kill --seed 7 --seconds 600"
+        after_help = "Examples:\n  cargo xtask drill kill\n  cargo xtask drill kill --seed 7 --seconds 600\n  \
+                      cargo xtask drill fuzz"
     )]
     Drill(DrillOptions),
     /// Build the Envoy module and print its size; fails above 409,600 bytes

@@ -20,6 +20,8 @@ use crate::workspace::Workspace;
 /// Every drill that there is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Drill {
+    /// Anything as configuration, feed, shared data and headers, at the module alone: no trap, and nothing passes
+    Fuzz,
     /// `kill -9` and restarts under sessions: nothing answered is lost, nothing ended acts again
     Kill,
 }
@@ -27,7 +29,16 @@ pub(crate) enum Drill {
 impl Drill {
     fn name(self) -> &'static str {
         match self {
+            Self::Fuzz => "fuzz",
             Self::Kill => "kill",
+        }
+    }
+
+    /// Whether it needs more than the module.
+    fn needs_caracal(self) -> bool {
+        match self {
+            Self::Fuzz => false,
+            Self::Kill => true,
         }
     }
 }
@@ -49,27 +60,32 @@ pub(crate) struct DrillOptions {
 pub(crate) fn run(workspace: &Workspace, options: &DrillOptions) -> Result<(), Error> {
     require_native_compiler()?;
     let cache = Cache::open()?;
-    let plan = vec![Step::PrepareWasiLibrary, Step::PrepareEnvoy, Step::BuildFilter, Step::BuildBinary];
+    let all = options.name.needs_caracal();
+    let mut plan = vec![Step::PrepareWasiLibrary, Step::BuildFilter, Step::BuildBinary];
+    plan.extend(all.then_some(Step::PrepareEnvoy));
     let progress = Progress::new(workspace, plan);
     let toolchain = progress
         .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, &cache, log))?;
-    let envoy = progress.run(Step::PrepareEnvoy, |log| envoy::prepare(&cache, log))?;
     let module =
         progress.run(Step::BuildFilter, |log| build_shipped(workspace, &toolchain, Module::Normal, log))?;
     progress.run(Step::BuildBinary, |log| {
         let mut build = cargo();
-        build.current_dir(workspace.root());
-        log.run(build.args(["build", "--package", "caracal", "--package", "caracal-tests", "--bins"]))?;
+        build.current_dir(workspace.root()).args(["build", "--package", "caracal-tests", "--bins"]);
+        if all {
+            build.args(["--package", "caracal"]);
+        }
+        log.run(&mut build)?;
         Ok(Done::new((), ""))
     })?;
     let debug = workspace.target().join("debug");
     let mut drill = Command::new(debug.join("drill"));
     drill.args([options.name.name(), &options.seconds.to_string()]);
     drill.args(options.seed.map(|seed| seed.to_string()));
-    drill
-        .env("CARACAL_TEST_BIN", debug.join("caracal"))
-        .env("CARACAL_TEST_ENVOY", &envoy)
-        .env("CARACAL_TEST_FILTER", &module.path);
+    drill.env("CARACAL_TEST_FILTER", &module.path);
+    if all {
+        let envoy = progress.run(Step::PrepareEnvoy, |log| envoy::prepare(&cache, log))?;
+        drill.env("CARACAL_TEST_BIN", debug.join("caracal")).env("CARACAL_TEST_ENVOY", &envoy);
+    }
     let source = drill.exec();
     Err(CommandError::Start { command: "drill".to_owned(), source }.into())
 }

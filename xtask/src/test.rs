@@ -135,7 +135,9 @@ impl Selection {
 fn test_native(workspace: &Workspace, selection: &Selection, log: &mut StepLog) -> Result<Done<u64>, Error> {
     let mut command = cargo();
     command.current_dir(workspace.root());
-    command.args(["test", "--no-fail-fast", "--workspace", "--exclude", "caracal-tests"]);
+    // These two need the module.
+    let excluded = ["--exclude", "caracal-tests", "--exclude", "caracal-filter-bed"];
+    command.args(["test", "--no-fail-fast", "--workspace"]).args(excluded);
     selection.run_tests(&mut command, log)
 }
 
@@ -186,7 +188,7 @@ fn test_end_to_end(
         let mut command = cargo();
         command
             .current_dir(workspace.root())
-            .args(["test", "--no-fail-fast", "--package", "caracal-tests"])
+            .args(["test", "--no-fail-fast", "--package", "caracal-filter-bed", "--package", "caracal-tests"])
             .env("CARACAL_TEST_BIN", workspace.target().join("debug").join("caracal"))
             .env("CARACAL_TEST_ENVOY", &envoy)
             .env("CARACAL_TEST_FILTER", &module.path)

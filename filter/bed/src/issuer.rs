@@ -1,13 +1,15 @@
 //! A zone of a test's own: its key, the mandates that it signs, and how the feed tells of it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caracal_mandate::es256::PublicKey;
 use caracal_mandate::id::KeyId;
 use caracal_mandate::jwks::Jwk;
-use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
 
@@ -23,7 +25,7 @@ pub struct Issuer {
     pub zone: String,
     /// The id of its key.
     pub kid: String,
-    key: SigningKey,
+    key: Arc<EcdsaKeyPair>,
 }
 
 impl Issuer {
@@ -33,15 +35,24 @@ impl Issuer {
     /// On seed 0, which is no key.
     #[must_use]
     pub fn new(url: &str, zone: &str, kid: &str, seed: u8) -> Self {
-        let key = SigningKey::from_slice(&[seed; 32]).expect("a seed that is a key");
+        let secret = [seed; 32];
+        let point = SigningKey::from_slice(&secret)
+            .expect("a seed that is a key")
+            .verifying_key()
+            .to_sec1_point(false);
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let key = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &secret, point.as_bytes());
+        let key = Arc::new(key.expect("a key pair"));
         Self { url: url.to_owned(), zone: zone.to_owned(), kid: kid.to_owned(), key }
     }
 
     /// Its public key.
+    ///
+    /// # Panics
+    /// Never: it is uncompressed.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        let point = self.key.verifying_key().to_sec1_point(false);
-        let (x, y) = point.as_bytes()[1..].split_at(32);
+        let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
         PublicKey { x: x.try_into().expect("32 bytes"), y: y.try_into().expect("32 bytes") }
     }
 
@@ -82,8 +93,8 @@ impl Issuer {
     #[must_use]
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let input = signing_input(header.to_string().as_bytes(), claims.to_string().as_bytes());
-        let signature: Signature = self.key.sign(input.as_bytes());
-        join(&input, &signature.to_bytes())
+        let signature = self.key.sign(&SystemRandom::new(), input.as_bytes()).expect("a signature");
+        join(&input, signature.as_ref())
     }
 }
 

@@ -26,6 +26,10 @@ impl Request {
             }
             (Role::Resource, Some(_)) | (Role::Gateway, None) => return Err(DenyReason::Internal.into()),
         }
+        // A header that could not be taken out would go along.
+        if self.host().failed() {
+            return Err(DenyReason::Internal.into());
+        }
         self.stage = Stage::Forwarded(Rc::clone(&case.mandate));
         Ok(())
     }
@@ -38,19 +42,24 @@ impl Request {
     /// Refuses, or writes down that it would.
     pub(super) fn refuse(&mut self, refusal: impl Into<Refusal>) -> Flow {
         let refusal = refusal.into();
-        if self.tries() {
-            return self.let_pass(&refusal);
+        if self.tries() && self.let_pass(&refusal) {
+            return Flow::Continue;
         }
+        self.turn_away(&refusal)
+    }
+
+    /// Answers in the upstream's place, also where the operator only tries the rules out.
+    pub(super) fn turn_away(&mut self, refusal: &Refusal) -> Flow {
         self.stage = Stage::Refused;
         let host = Rc::clone(&self.worker.host);
         host.count(metrics::DENIED, 1);
         host.count(&metrics::denials(refusal.reason), 1);
         host.filter_state("caracal.reason", refusal.reason.label());
-        self.record.refused(host.now(), &refusal);
+        self.record.refused(host.now(), refusal);
         self.write_record();
         let request_id = self.inbound.request_id();
         let challenge =
-            discovery::challenge(&self.worker, &self.inbound, &refusal, self.missing_scope.as_deref());
+            discovery::challenge(&self.worker, &self.inbound, refusal, self.missing_scope.as_deref());
         let mut headers = vec![("content-type", "application/json"), ("x-request-id", request_id)];
         headers.extend(challenge.as_deref().map(|challenge| ("www-authenticate", challenge)));
         host.reply(refusal.status, &headers, refusal.body(request_id).as_bytes());
@@ -58,19 +67,22 @@ impl Request {
     }
 
     /// Counts and writes down what would be refused, and lets it go on. What names us in the request is taken out of it
-    /// all the same: the service believes such headers.
-    fn let_pass(&mut self, refusal: &Refusal) -> Flow {
+    /// all the same: the service believes such headers. `false` where that cannot be done.
+    fn let_pass(&mut self, refusal: &Refusal) -> bool {
         let host = Rc::clone(&self.worker.host);
+        // Once a request was forwarded its headers are gone, and its mandate still says when to look again.
+        if !matches!(self.stage, Stage::Forwarded(_)) {
+            forward::untouched(&self.worker, &self.inbound);
+            if host.failed() {
+                return false;
+            }
+            self.stage = Stage::Tried;
+        }
         if self.record.tried(refusal) {
             host.count(&metrics::dry_run_denials(refusal.reason), 1);
             host.filter_state("caracal.reason", refusal.reason.label());
         }
-        // Once a request was forwarded its headers are gone, and its mandate still says when to look again.
-        if !matches!(self.stage, Stage::Forwarded(_)) {
-            forward::untouched(&self.worker, &self.inbound);
-            self.stage = Stage::Tried;
-        }
-        Flow::Continue
+        true
     }
 
     /// Hands the record over to evidence, once.

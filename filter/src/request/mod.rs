@@ -54,6 +54,8 @@ enum Stage {
     Tried,
     /// Answered in the upstream's place.
     Refused,
+    /// Its response could not be cleaned; nothing more of it passes.
+    Broken,
 }
 
 /// One request.
@@ -118,9 +120,11 @@ impl Request {
         if !matches!(self.stage, Stage::New) {
             return self.refuse(DenyReason::Internal);
         }
-        self.inbound = match Inbound::read(self.host()) {
+        // What failed for another stream is no concern of this one.
+        let _elsewhere = self.host().failed();
+        self.inbound = match Inbound::read(self.host()).filter(|_| !self.host().failed()) {
             Some(inbound) => inbound,
-            None => return self.refuse(DenyReason::Internal),
+            None => return self.turn_away(&DenyReason::Internal.into()),
         };
         #[cfg(all(feature = "trap-for-tests", target_arch = "wasm32"))]
         if self.inbound.first("x-caracal-test-trap").is_some() {
@@ -149,7 +153,12 @@ impl Request {
 
     /// Decides by what is here, and writes down who asks.
     fn decide(&mut self) -> Result<Decision, Refusal> {
-        let decision = bind::judge(&self.worker, &self.route, &self.inbound)?;
+        let judged = bind::judge(&self.worker, &self.route, &self.inbound);
+        // What was read is not all that there is.
+        if self.host().failed() {
+            return Err(DenyReason::Internal.into());
+        }
+        let decision = judged?;
         self.record.decision(decision.resource.as_ref(), decision.mandate.as_deref());
         if let Some(mandate) = &decision.mandate {
             let session = mandate.claims.agent_session_id.as_ref().map_or("", |session| session.as_str());
@@ -196,7 +205,7 @@ impl Request {
             Stage::Tried => return Flow::Continue,
             Stage::Reading(most) => return self.read_on(bytes, *most),
             Stage::Asking(_) => return self.held_back(bytes),
-            Stage::New | Stage::Refused => return Flow::Pause,
+            Stage::New | Stage::Refused | Stage::Broken => return Flow::Pause,
         };
         if revoked {
             return self.refuse(DenyReason::Revoked);
@@ -214,7 +223,7 @@ impl Request {
             Stage::Forwarded(_) | Stage::Tried => Flow::Continue,
             // Nobody judges them.
             Stage::Reading(_) => self.refuse(DenyReason::McpMalformed),
-            Stage::New | Stage::Asking(_) | Stage::Refused => Flow::Pause,
+            Stage::New | Stage::Asking(_) | Stage::Refused | Stage::Broken => Flow::Pause,
         }
     }
 
@@ -224,6 +233,7 @@ impl Request {
         if asking.token != token {
             return;
         }
+        let _elsewhere = self.host().failed();
         // Whatever happens below, a second answer finds nothing to act on.
         let Stage::Asking(asking) = std::mem::replace(&mut self.stage, Stage::Refused) else { return };
         match self.answered(*asking, size) {
@@ -242,8 +252,15 @@ impl Request {
             Stage::Forwarded(mandate) => mandate.claims.exp,
             Stage::Tried => 0,
             Stage::New | Stage::Reading(_) | Stage::Asking(_) | Stage::Refused => return Flow::Continue,
+            Stage::Broken => return Flow::Pause,
         };
+        let _elsewhere = self.host().failed();
         let Answered { status, events } = forward::clean_response(&self.worker, &self.inbound, exp);
+        if self.host().failed() {
+            self.stage = Stage::Broken;
+            self.host().reset();
+            return Flow::Pause;
+        }
         self.upgraded = status == upgrade::SWITCHING_PROTOCOLS;
         self.record.answered(self.host().now(), status);
         if let (true, Some(context), Stage::Forwarded(mandate)) =
@@ -256,8 +273,12 @@ impl Request {
 
     /// Part of the response's body. Cuts the stream off when its mandate was revoked meanwhile.
     pub fn on_response_body(&mut self, bytes: usize) -> Flow {
-        if !matches!(self.stage, Stage::Forwarded(_)) {
-            return Flow::Continue;
+        match self.stage {
+            Stage::Forwarded(_) => {}
+            Stage::Broken => return Flow::Pause,
+            Stage::New | Stage::Reading(_) | Stage::Asking(_) | Stage::Tried | Stage::Refused => {
+                return Flow::Continue;
+            }
         }
         let flow = self.pass_frame();
         if flow == Flow::Continue {
@@ -291,7 +312,7 @@ impl Request {
     /// The stream is over, however it ended.
     pub fn on_end(&mut self) {
         match &self.stage {
-            Stage::New | Stage::Refused | Stage::Tried => {}
+            Stage::New | Stage::Refused | Stage::Tried | Stage::Broken => {}
             Stage::Reading(_) | Stage::Asking(_) => self.record.cancelled(),
             Stage::Forwarded(_) => self.host().count(metrics::ALLOWED, 1),
         }

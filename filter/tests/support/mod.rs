@@ -82,6 +82,8 @@ pub(crate) struct FakeHost {
     pub(crate) resets: Cell<u32>,
     pub(crate) cut_streams: RefCell<Vec<u32>>,
     pub(crate) no_clusters: Cell<bool>,
+    /// Whether some call to the host failed.
+    pub(crate) failed: Cell<bool>,
     tokens: Cell<u32>,
 }
 
@@ -128,7 +130,9 @@ impl Host for FakeHost {
     fn configuration(&self, _size: usize) -> Vec<u8> {
         Vec::new()
     }
-    fn tick_every(&self, _millis: u64) {}
+    fn tick_every(&self, _millis: u64) -> bool {
+        true
+    }
     fn headers(&self, direction: Direction) -> Headers {
         self.map(direction).borrow().clone()
     }
@@ -190,6 +194,9 @@ impl Host for FakeHost {
     }
     fn foreign(&self, _function: &str, _arguments: &[u8]) -> Option<Vec<u8>> {
         None
+    }
+    fn failed(&self) -> bool {
+        self.failed.take()
     }
     fn count(&self, metric: &str, by: u64) {
         *self.counters.borrow_mut().entry(metric.to_owned()).or_default() += by;
@@ -285,6 +292,7 @@ impl World {
     pub(crate) fn share_snapshot(&mut self, revoked: &[&str]) {
         let text = self.snapshot(revoked).to_string();
         self.host.share(snapshot::SNAPSHOT_KEY, &snapshot::with_lineage(self.lineage, text.as_bytes()));
+        self.host.share(&snapshot::part_key(1), &snapshot::with_lineage(self.lineage, b""));
         self.share_status();
     }
 

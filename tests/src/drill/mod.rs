@@ -6,6 +6,7 @@
 
 mod chance;
 mod client;
+mod fuzz;
 mod kill;
 mod model;
 
@@ -60,6 +61,7 @@ impl fmt::Display for Report {
 /// Runs the drill of this name.
 pub async fn run(name: &str, plan: Plan) -> Result<Report, String> {
     match name {
+        "fuzz" => fuzz::run(plan),
         "kill" => kill::run(plan).await,
         other => Err(format!("there is no drill {other:?}")),
     }

@@ -157,6 +157,20 @@ pub(crate) async fn get(
     Ok(Json(find(&mut connection, &call.actor, &zone, &id).await?.json))
 }
 
+/// A body that an application can be made of.
+fn checked(actor: &Actor, body: &Body) -> Result<(Value, Create), Problem> {
+    let (value, create): (_, Create) = body.parse("invalid_application")?;
+    traits::check(actor, &create.traits)?;
+    refuse_reserved(actor, Field::Name, &create.name.0)?;
+    Ok((value, create))
+}
+
+/// What would be stored of a body.
+pub(crate) fn preview(actor: &Actor, body: &Body) -> Result<Value, Problem> {
+    let (_, create) = checked(actor, body)?;
+    Ok(json!({ "name": create.name.0, "traits": create.traits }))
+}
+
 /// `POST /v1/zones/:z/applications`
 pub(crate) async fn create(
     State(app): State<App>,
@@ -166,9 +180,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let zone = zone_id(&zone)?;
     app.require_zone(&zone).await?;
-    let (value, create): (_, Create) = body.parse("invalid_application")?;
-    traits::check(&call.actor, &create.traits)?;
-    refuse_reserved(&call.actor, Field::Name, &create.name.0)?;
+    let (value, create) = checked(&call.actor, &body)?;
     let (vault, actor) = (app.vault.clone(), call.actor.clone());
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {

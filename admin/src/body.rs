@@ -38,6 +38,11 @@ impl<S: Sync> FromRequest<S> for Body {
 }
 
 impl Body {
+    /// A body of this JSON.
+    pub(crate) fn of(value: &Value) -> Self {
+        Self(value.to_string().into_bytes())
+    }
+
     /// Was nothing sent?
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

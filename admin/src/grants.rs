@@ -121,6 +121,23 @@ pub(crate) async fn get(
     find(&mut connection, &zone, &id).await.map(Json)
 }
 
+/// A body that a grant can be made of.
+fn checked(body: &Body) -> Result<(Value, Create), Problem> {
+    let (value, create): (_, Create) = body.parse("invalid_body")?;
+    if create.scopes.is_empty() || create.scopes.len() > MAX_SCOPES {
+        let why = format!("1 to {MAX_SCOPES} scopes are expected");
+        return Err(Problem::invalid("invalid_body").because(why));
+    }
+    Ok((value, create))
+}
+
+/// What would be stored of a body. Whether what it names is there is not known here.
+pub(crate) fn preview(body: &Body) -> Result<Value, Problem> {
+    let (_, create) = checked(body)?;
+    let scopes: Vec<&str> = create.scopes.iter().map(|scope| scope.0.as_str()).collect();
+    Ok(json!({ "user_id": create.user_id.0, "scopes": scopes }))
+}
+
 /// The application and the resource are in use, and the resource has all the scopes.
 async fn check(tx: &mut WriteTx<'_>, zone: &ZoneId, create: &Create) -> Result<(), Problem> {
     let now = tx.now();
@@ -160,12 +177,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Problem> {
     let zone = zone_id(&zone)?;
     app.require_zone(&zone).await?;
-    let (value, create): (_, Create) = body.parse("invalid_body")?;
-    if create.scopes.is_empty() || create.scopes.len() > MAX_SCOPES {
-        return Err(
-            Problem::invalid("invalid_body").because(format!("1 to {MAX_SCOPES} scopes are expected"))
-        );
-    }
+    let (value, create) = checked(&body)?;
     let author = call.actor.author();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {

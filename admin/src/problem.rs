@@ -44,6 +44,12 @@ impl Problem {
         Self(too_many.refusal())
     }
 
+    /// Its code, its text for people, and its details.
+    pub(crate) fn into_parts(mut self) -> (String, String, Value) {
+        let details = self.0.extra.remove("details").unwrap_or_default();
+        (self.0.code.into_owned(), self.0.description.into_owned(), details)
+    }
+
     /// Its status.
     pub(crate) fn status(&self) -> StatusCode {
         self.0.status

@@ -4,7 +4,7 @@
 use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::custody;
-use crate::gate::Call;
+use crate::gate::{Actor, Call};
 use crate::names::{self, Field, refuse_reserved};
 use crate::object::{Listed, Object, find};
 use crate::problem::Problem;
@@ -129,6 +129,25 @@ fn check_identifier(identifier: &str) -> Result<(), Problem> {
     }
     let why = "an identifier is provider:// and words of lower-case letters and digits, joined by hyphens";
     Err(Problem::invalid("invalid_provider_identifier").because(why))
+}
+
+/// What would be stored of a body. Secrets may be left out: `secret_keys` names those that were given, and `needs` those
+/// that it cannot do without.
+pub(crate) fn preview(actor: &Actor, body: &Body) -> Result<Value, Problem> {
+    let (_, create): (_, Create) = body.parse("invalid_provider")?;
+    let identifier = given(create.identifier).unwrap_or_default();
+    check_identifier(&identifier)?;
+    refuse_reserved(actor, Field::ProviderIdentifier, &identifier)?;
+    let name = given(create.name).unwrap_or_else(|| identifier.clone());
+    if name.chars().count() > 200 {
+        return Err(Problem::invalid("invalid_provider").because("a name has at most 200 characters"));
+    }
+    let config = provider_config::check(&create.kind.0, create.config_json)?;
+    let secret_keys: Vec<&String> = config.secret.keys().collect();
+    Ok(json!({
+        "name": name, "identifier": identifier, "kind": create.kind.0, "secret_keys": secret_keys,
+        "needs": config.needs, "config_json": config.public,
+    }))
 }
 
 /// Blank texts count as absent.

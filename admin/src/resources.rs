@@ -2,7 +2,7 @@
 
 use crate::app::{App, Done, archive_row, require_zone, zone_id};
 use crate::body::{Body, require_fields};
-use crate::gate::Call;
+use crate::gate::{Actor, Call};
 use crate::mcp_input;
 use crate::names::{self, Field, refuse_reserved};
 use crate::object::{Listed, Object, find};
@@ -78,6 +78,25 @@ async fn require_provider(connection: &mut AnyConnection, zone: &ZoneId, id: &st
         Some(_) => Ok(()),
         None => Err(Problem::absent("provider_not_found")),
     }
+}
+
+/// What would be stored of a body. Whether its provider is there is not known here.
+pub(crate) fn preview(actor: &Actor, body: &Body) -> Result<Value, Problem> {
+    let (_, input): (_, Input) = body.parse("invalid_resource")?;
+    let identifier = resource_input::identifier(input.identifier.as_deref().unwrap_or_default())?;
+    refuse_reserved(actor, Field::ResourceIdentifier, identifier.as_str())?;
+    let scopes = resource_input::scopes(input.scopes.as_deref().unwrap_or_default())?;
+    let operations = resource_input::operations(&input.operations.unwrap_or_default(), &scopes)?;
+    let (provider, upstream) = (input.credential_provider_id.flatten(), input.upstream_url.flatten());
+    require_binding(provider.as_deref(), upstream.as_deref())?;
+    let mcp = input.mcp.flatten();
+    stored(mcp.as_ref(), &scopes)?;
+    Ok(json!({
+        "name": input.name.map_or_else(|| identifier.to_string(), |name| name.0),
+        "identifier": identifier.as_str(), "upstream_url": upstream, "scopes": scopes, "operations": operations,
+        "operation_enforcement": input.operation_enforcement.unwrap_or(Enforcement::Enforced).as_str(),
+        "mandate_use": input.mandate_use.unwrap_or(MandateUse::Single).as_str(), "mcp": mcp,
+    }))
 }
 
 /// `POST /v1/zones/:z/resources`

@@ -85,6 +85,17 @@ fn require_url(url: &str) -> Result<(), Problem> {
     Err(Problem::invalid("invalid_sink_url").because(why))
 }
 
+/// What would be stored of a body.
+pub(crate) fn preview(body: &Body) -> Result<Value, Problem> {
+    let (_, create): (_, Create) = body.parse("invalid_sink")?;
+    require_url(&create.url.0)?;
+    let mut kept = create.event_types.unwrap_or_else(|| EventType::ALL.to_vec());
+    kept.sort_unstable();
+    kept.dedup();
+    types(kept.clone())?;
+    Ok(json!({ "name": create.name.0, "url": create.url.0, "event_types": kept }))
+}
+
 /// Where the secret of a sink is sealed.
 pub(crate) fn place(zone: &str, id: &str) -> String {
     format!("zones/{zone}/notificationSinks/{id}/secret")

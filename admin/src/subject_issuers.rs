@@ -58,6 +58,12 @@ impl TryFrom<String> for HttpsUrl {
     }
 }
 
+/// What would be stored of a body.
+pub(crate) fn preview(body: &Body) -> Result<Value, Problem> {
+    let (_, create): (_, Create) = body.parse("invalid_subject_issuer")?;
+    Ok(json!({ "issuer": create.issuer.0, "jwks_url": create.jwks_url.0, "audience": create.audience.0 }))
+}
+
 /// Issuers of users.
 pub(crate) struct SubjectIssuer;
 

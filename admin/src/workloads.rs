@@ -82,6 +82,14 @@ impl Binding {
     }
 }
 
+/// May a credential be put into this environment variable?
+#[must_use]
+pub fn is_credential_variable(name: &str) -> bool {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    let rest = name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
+    begins && rest && !BLOCKED.contains(&name.to_ascii_uppercase().as_str())
+}
+
 fn check(bindings: &[Binding]) -> Result<(), Problem> {
     let refuse = |code, env: &str| Err(Problem::invalid(code).with("details", json!({ "env": env })));
     if bindings.len() > MAX_BINDINGS || bindings.iter().any(|binding| binding.scopes.len() > MAX_SCOPES) {
@@ -91,10 +99,7 @@ fn check(bindings: &[Binding]) -> Result<(), Problem> {
     let mut seen = HashSet::new();
     for Binding { env, .. } in bindings {
         let name = env.0.as_str();
-        let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-        let rest = name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_');
-        let upper = name.to_ascii_uppercase();
-        if !begins || !rest || BLOCKED.contains(&upper.as_str()) {
+        if !is_credential_variable(name) {
             return refuse("invalid_credential_env", name);
         }
         if !seen.insert(name) {
@@ -102,6 +107,16 @@ fn check(bindings: &[Binding]) -> Result<(), Problem> {
         }
     }
     Ok(())
+}
+
+/// What would be stored of the bodies that make a workload and bind its variables: one object with the members of both.
+pub(crate) fn preview(body: &Body) -> Result<Value, Problem> {
+    let (_, update): (_, Update) = body.parse("invalid_workload")?;
+    let name = update.name.ok_or_else(|| Problem::invalid("invalid_workload").because("name: is missing"))?;
+    let bindings = update.bindings.unwrap_or_default();
+    check(&bindings)?;
+    let bindings: Value = bindings.iter().map(Binding::stored).collect();
+    Ok(json!({ "name": name.0, "bindings": bindings }))
 }
 
 /// Launcher identities.

@@ -3,7 +3,7 @@
 use crate::app::{App, Done, archive_row, zone_id};
 use crate::body::{Body, Text, require_fields};
 use crate::cut;
-use crate::gate::Call;
+use crate::gate::{Actor, Call};
 use crate::names::{self, Field, refuse_reserved};
 use crate::page::{CONFIGURATION, CREATED, Params, one, page};
 use crate::problem::Problem;
@@ -104,17 +104,30 @@ pub(crate) async fn get(State(app): State<App>, Path(zone): Path<String>) -> Res
     find(&mut connection, &zone).await.map(Json)
 }
 
+/// A body that a zone can be made of.
+fn checked(actor: &Actor, body: &Body) -> Result<(Value, Create), Problem> {
+    let (value, create): (_, Create) = body.parse("invalid_zone")?;
+    refuse_reserved(actor, Field::Name, &create.name.0)?;
+    if let Some(slug) = &create.slug {
+        refuse_reserved(actor, Field::ZoneSlug, &slug.0)?;
+    }
+    Ok((value, create))
+}
+
+/// What would be stored of a body.
+pub(crate) fn preview(actor: &Actor, body: &Body) -> Result<Value, Problem> {
+    let (_, create) = checked(actor, body)?;
+    let slug = create.slug.map_or_else(|| names::slug(&create.name.0, "zone"), |slug| slug.0);
+    Ok(json!({ "name": create.name.0, "slug": slug, "dcr_enabled": create.dcr_enabled }))
+}
+
 /// `POST /v1/zones`
 pub(crate) async fn create(
     State(app): State<App>,
     Extension(call): Extension<Arc<Call>>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (value, create): (_, Create) = body.parse("invalid_zone")?;
-    refuse_reserved(&call.actor, Field::Name, &create.name.0)?;
-    if let Some(slug) = &create.slug {
-        refuse_reserved(&call.actor, Field::ZoneSlug, &slug.0)?;
-    }
+    let (value, create) = checked(&call.actor, &body)?;
     let actor = call.actor.clone();
     app.change(&call, Some(&value), move |tx| {
         Box::pin(async move {

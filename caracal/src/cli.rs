@@ -22,17 +22,48 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  caracal up --envoy /usr/bin/envoy --filter caracal_filter.wasm\n  \
                             caracal up --tour --exit-after-tour --data /tmp/try")]
     Up(Box<UpOptions>),
+    /// Make the configuration what files say it is.
+    #[command(
+        after_help = "Exit status: 0 applied, or with --dry-run nothing differs; 1 failed (what was applied is told); \
+                            2 wrong options;\n3 with --dry-run: something differs.\n\nExamples:\n  \
+                            caracal apply -f caracal.yaml --dry-run\n  \
+                            caracal apply -f config/ --secrets /run/secrets/caracal\n  \
+                            caracal apply -f config/ --prune --json"
+    )]
+    Apply(Box<crate::apply::ApplyOptions>),
     /// Stop the Caracal that runs on a data folder.
     #[command(after_help = "Example:\n  caracal down --data /tmp/try")]
     Down {
         #[command(flatten)]
         data: DataOption,
     },
+    /// Run a command with the credentials of a workload in its environment.
+    #[command(
+        after_help = "The workload's secret stands in CARACAL_WORKLOAD_SECRET, or in the file that CARACAL_WORKLOAD_SECRET_FILE names.\n\n\
+                            Exit status: the command's own; 1 a credential was not given; 126 and 127 the command cannot be run, or is not there.\n\n\
+                            Examples:\n  \
+                            caracal run --workload 019a… -- ./nightly.sh --all\n  \
+                            caracal run --pass-env DATABASE_URL --wait 300 -- python job.py"
+    )]
+    Run(Box<crate::run::RunOptions>),
+    /// Look at everything, and say what to do about what is not as it should be.
+    #[command(
+        after_help = "Exit status: 0 nothing failed (with --strict: nothing is wanting); 1 something did.\n\nExamples:\n  \
+                            caracal doctor\n  caracal doctor --json --strict\n  caracal doctor --preflight --data /tmp/try\n  \
+                            caracal doctor --zone shop"
+    )]
+    Doctor(Box<crate::doctor::DoctorOptions>),
     /// Tell whether each service answers, and how much memory all of it takes.
-    #[command(after_help = "Examples:\n  caracal status\n  caracal status --json")]
+    #[command(
+        after_help = "Exit status: 0 every service is well; 1 one is not, or nothing runs.\n\nExamples:\n  \
+                            caracal status\n  caracal status --ready --json"
+    )]
     Status {
         #[command(flatten)]
         data: DataOption,
+        /// Ask whether each can do its work, and not only whether it answers.
+        #[arg(long)]
+        ready: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -139,4 +170,42 @@ pub(crate) struct UpOptions {
     pub(crate) exit_after_tour: bool,
     #[command(flatten)]
     pub(crate) coordinator: CoordinatorOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_has_examples_and_is_completed() {
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        let mut completions = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut cli, "caracal", &mut completions);
+        let completions = String::from_utf8(completions).unwrap();
+        let commands: Vec<_> = cli.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+        assert!(commands.len() > 7);
+        for command in commands {
+            let name = command.get_name();
+            if command.has_subcommands() || name == "help" {
+                continue;
+            }
+            assert!(completions.contains(&format!(" {name} ")), "{name}");
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains(&format!("caracal {name}")), "{name}: {examples}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_no_argument() {
+        for command in ["apply", "doctor", "run"] {
+            let cli = Cli::command();
+            let command = cli.find_subcommand(command).unwrap();
+            let secret = |id: &str| {
+                id.contains("secret") && id != "secrets" && id != "resend_secrets" || id.ends_with("token")
+            };
+            assert!(command.get_arguments().all(|argument| !secret(argument.get_id().as_str())));
+        }
+    }
 }

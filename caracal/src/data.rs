@@ -127,7 +127,8 @@ fn read_secret(path: &Path) -> Result<String, Error> {
     Ok(text.to_owned())
 }
 
-fn private_folder(path: &Path) -> Result<(), Error> {
+/// Makes a folder that is its owner's alone, or says that one that is there is not.
+pub(crate) fn private_folder(path: &Path) -> Result<(), Error> {
     if !path.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file(path))?;
     }

@@ -8,6 +8,8 @@ pub(crate) enum Error {
     #[error("{what}: cannot listen on {address}: {source}{}", hint(source))]
     Bind { what: &'static str, address: String, source: std::io::Error },
     #[error(transparent)]
+    Call(#[from] crate::admin_client::CallError),
+    #[error(transparent)]
     Config(#[from] caracal_store::config::ConfigError),
     #[error("{} is in use by a running `caracal up`; stop it with `caracal down`, or give another --data", folder.display())]
     DataInUse { folder: PathBuf },
@@ -25,6 +27,8 @@ pub(crate) enum Error {
     NotRunning { folder: PathBuf },
     #[error("{} can be read by others: make it its owner's alone with `chmod {mode} {}`", path.display(), path.display())]
     Permissions { path: PathBuf, mode: &'static str },
+    #[error(transparent)]
+    Run(#[from] crate::run::RunError),
     #[error("the runtime could not be started: {0}")]
     Runtime(std::io::Error),
     #[error("{}: {why}", path.display())]

@@ -1,9 +1,12 @@
 //! `caracal`: every service of Caracal in one process, with Envoy beside it.
 #![forbid(unsafe_code)]
 
+mod admin_client;
+mod apply;
 mod cli;
 mod coordinator;
 mod data;
+mod doctor;
 mod egress;
 mod envoy;
 mod envoy_lint;
@@ -11,6 +14,8 @@ mod error;
 mod gateway;
 mod http;
 mod output;
+mod probe;
+mod run;
 mod runtime;
 mod services;
 mod status;
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {
     match cli.command {
+        Command::Apply(options) => block_on(apply::apply(&options))?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "caracal", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -46,7 +52,9 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Down { data } => status::down(&data.folder()?),
         Command::Envoy { command } => envoy_lint::run(&command),
         Command::GuardedEnvoy { command } => Err(envoy::become_guarded(&command)),
-        Command::Status { data, json } => block_on(status::status(&data.folder()?, json))?,
+        Command::Doctor(options) => block_on(doctor::doctor(&options))?,
+        Command::Run(options) => Ok(run::become_command(block_on(run::prepare(*options))??)),
+        Command::Status { data, ready, json } => block_on(status::status(&data.folder()?, ready, json))?,
         Command::Up(options) => {
             caracal_store::telemetry::start()?;
             block_on(up::up(*options))?

@@ -35,6 +35,17 @@ impl Running {
         folder.join("runtime.json")
     }
 
+    /// The services by the names that reports call them.
+    pub(crate) fn services(&self) -> [(&'static str, SocketAddr); 5] {
+        [
+            ("api", self.admin),
+            ("sts", self.sts),
+            ("gateway", self.gateway),
+            ("audit", self.audit),
+            ("coordinator", self.coordinator),
+        ]
+    }
+
     /// Leaves it in the folder.
     pub(crate) fn save(&self, folder: &Path) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();

@@ -1,12 +1,13 @@
 //! `caracal status` and `caracal down`.
 
+use crate::admin_client::reachable;
 use crate::envoy::admin_client;
 use crate::error::Error;
 use crate::output::{failure, success};
+use crate::probe::{Probe, client, probe};
 use crate::runtime::Running;
 use caracal_envoy::xds::{Status, read_status};
 use serde::Serialize;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -51,22 +52,20 @@ struct Memory {
 }
 
 /// Prints whether each service answers, and the memory that all of it takes.
-pub(crate) async fn status(folder: &Path, json: bool) -> Result<ExitCode, Error> {
+///
+/// Its JSON is the contract's (admin-audit §16.2), and `memory` beside it.
+pub(crate) async fn status(folder: &Path, ready: bool, json: bool) -> Result<ExitCode, Error> {
     let running = Running::load(folder)?;
-    let client =
-        crate::egress::local().timeout(PATIENCE).build().map_err(|error| Error::Envoy(error.to_string()))?;
+    let client = client(PATIENCE).map_err(|error| Error::Envoy(error.to_string()))?;
+    let mode = if ready { "ready" } else { "health" };
     let mut services = Vec::new();
-    for (name, address, path) in [
-        ("api", running.admin, "/health"),
-        ("sts", running.sts, "/health"),
-        ("gateway", running.gateway, "/health"),
-        ("audit", running.audit, "/health"),
-        ("coordinator", running.coordinator, "/health"),
-    ] {
-        services.push(probe(&client, name, address, path).await);
+    for (name, address) in running.services() {
+        let url = format!("http://{}/{mode}", reachable(address));
+        let Probe { ok, detail } = probe(&client, &url).await;
+        services.push(Service { name, port: address.port(), url, ok, detail });
     }
     let report = Report {
-        mode: "health",
+        mode,
         services,
         memory: Memory {
             control_plane_resident: resident(running.pid),
@@ -109,16 +108,6 @@ pub(crate) fn down(folder: &Path) -> Result<ExitCode, Error> {
     }
     println!("Stopped.");
     Ok(ExitCode::SUCCESS)
-}
-
-async fn probe(client: &reqwest::Client, name: &'static str, address: SocketAddr, path: &str) -> Service {
-    let url = format!("http://{address}{path}");
-    let (ok, detail) = match client.get(&url).send().await {
-        Ok(answer) => (answer.status().is_success(), answer.status().as_u16().to_string()),
-        Err(error) if error.is_timeout() => (false, "timeout".to_owned()),
-        Err(_) => (false, "unreachable".to_owned()),
-    };
-    Service { name, port: address.port(), url, ok, detail }
 }
 
 /// A gateway that is not connected, or does not take what it is told, is what an operator has to see.

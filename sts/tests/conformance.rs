@@ -24,7 +24,7 @@ const ADMIN: &str = "docs/conformance-admin.md";
 const GATEWAY: &str = "docs/conformance-gateway.md";
 const SECTIONS: &str = "## Sections";
 
-const TABLES: [Table; 14] = [
+const TABLES: [Table; 15] = [
     Table { page: STS, heading: SECTIONS, prefix: ("", 0), numbers: &[4..=19], shown: true },
     Table {
         page: STS,
@@ -109,6 +109,13 @@ const TABLES: [Table; 14] = [
         heading: "## Edge cases (Part E)",
         prefix: ("gateway_e_", 2),
         numbers: &[1..=25],
+        shown: true,
+    },
+    Table {
+        page: ADMIN,
+        heading: "## The command line (§16)",
+        prefix: ("", 0),
+        numbers: &[2..=3, 5..=5],
         shown: true,
     },
 ];

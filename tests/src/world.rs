@@ -36,9 +36,9 @@ impl World {
         world
     }
 
-    /// Makes zone, application and policy; the resource is still to come.
-    pub async fn prepare(stack: &Stack) -> Self {
-        let mut world = Self {
+    /// Nothing yet but the addresses and the operator's token.
+    pub fn bare(stack: &Stack) -> Self {
+        Self {
             http: reqwest::Client::new(),
             admin: stack.url("admin"),
             sts: stack.url("sts"),
@@ -49,7 +49,12 @@ impl World {
             application: String::new(),
             secret: String::new(),
             resource: "resource://orders",
-        };
+        }
+    }
+
+    /// Makes zone, application and policy; the resource is still to come.
+    pub async fn prepare(stack: &Stack) -> Self {
+        let mut world = Self::bare(stack);
         let zone = world.operate(Method::POST, "/v1/zones", json!({ "name": "test" })).await;
         world.zone = text(&zone, "id");
         Credentials { application: world.application, secret: world.secret } =

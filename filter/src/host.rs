@@ -283,7 +283,7 @@ impl Host for EnvoyHost {
     fn reset_stream(&self, context: u32) {
         // Where the context is gone already, the stream is as well.
         if hostcalls::set_effective_context(context).is_ok() {
-            let _ = hostcalls::reset_http_response();
+            self.reset();
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) fn judge(worker: &Worker, route: &Route, inbound: &Inbound) -> Result
     let mut view = worker.view.borrow_mut();
     let (state, now) =
         view.fresh(worker.host.as_ref(), config.max_feed_age_ms).map_err(|_| DenyReason::FeedStale)?;
-    if config.issuer.as_ref().is_some_and(|issuer| *issuer != state.issuer) {
+    if config.issuer.as_ref().is_some_and(|issuer| **issuer != *state.issuer) {
         return Err(DenyReason::IssuerMismatch);
     }
     let authorization = inbound.all("authorization");

@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use caracal_mandate::claims::Claims;
 use caracal_mandate::es256::{Es256Verifier, PublicKey, Signature, envoy, known_answer};
+use caracal_mandate::verdict::Judged;
 
 use crate::host::Host;
 use crate::jwt_authn;
@@ -37,7 +37,7 @@ impl Verifier {
 
     /// Whether what was verified counts for this request too. A signature stays good; `jwt_authn` has to say so each time.
     #[must_use]
-    pub fn stands(&self, claims: &Claims) -> bool {
+    pub fn stands(&self, claims: &Judged) -> bool {
         match self {
             Self::Host(_) | Self::Pure => true,
             Self::JwtAuthn(host, payload) => jwt_authn::ran(host.as_ref(), payload, claims),

@@ -3,10 +3,10 @@
 //! An exchange spends a mandate and answers with what to forward. A check asks no more than whether a mandate still
 //! stands; it spends and mints nothing, so it is for mandates that may be used more than once.
 
-use caracal_mandate::claims::{Claims, MandateUse};
+use caracal_mandate::claims::MandateUse;
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::upstream::{Directive, form_encode};
-use caracal_mandate::verdict::DenyReason;
+use caracal_mandate::verdict::{DenyReason, Judged};
 use serde_json::Value;
 
 use crate::config::Server;
@@ -41,7 +41,7 @@ pub struct Asked<'a> {
     /// What is asked.
     pub question: Question,
     /// The inbound mandate's claims.
-    pub claims: &'a Claims,
+    pub claims: &'a Judged,
     /// The inbound mandate.
     pub token: &'a str,
     /// The resource's identifier.

@@ -4,7 +4,7 @@
 //! verified another token than the one that is judged, or not have run at all, so the payload of this very token is
 //! compared with what is there, member by member. Whatever is not the same proves nothing.
 
-use caracal_mandate::claims::Claims;
+use caracal_mandate::verdict::Judged;
 use caracal_mandate::{json, jws, property};
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(crate) fn verified(host: &dyn Host, key: &str, signing_input: &[u8]) -> bool
 }
 
 /// Whether it ran for this stream and verified this mandate, whose token was compared in full before.
-pub(crate) fn ran(host: &dyn Host, key: &str, claims: &Claims) -> bool {
+pub(crate) fn ran(host: &dyn Host, key: &str, claims: &Judged) -> bool {
     let told = host.property(&["metadata", "filter_metadata", FILTER, key, "jti"]);
     told.is_some_and(|jti| jti == claims.jti.as_str().as_bytes())
 }

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use caracal_mandate::anchor::Anchor;
+use caracal_mandate::anchor::AnchorKey;
 use caracal_mandate::claims::Claims;
 use caracal_mandate::decide::Decision;
 use caracal_mandate::epoch::PolicyEpoch;
@@ -13,6 +13,7 @@ use caracal_mandate::feed::ResourceEntry;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::jws::CompactJws;
 use caracal_mandate::recent::Recent;
+use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::VerifiedMandate;
 
 use crate::exchange::Granted;
@@ -53,7 +54,7 @@ impl Case {
 pub struct Kept {
     /// What was granted.
     pub granted: Granted,
-    anchors: Vec<Anchor>,
+    anchors: Box<[AnchorKey]>,
     until: i64,
 }
 
@@ -68,32 +69,70 @@ impl Kept {
         let token = granted.access_token.as_str();
         let claims = Claims::from_json(&CompactJws::split(token.as_bytes()).ok()?.payload().ok()?).ok()?;
         let until = granted.directive.cache_until.min(claims.exp);
-        Some(Self { anchors: claims.anchors(), until, granted: granted.clone() })
+        Some(Self { anchors: AnchorKey::of_all(&claims.anchors()), until, granted: granted.clone() })
+    }
+
+    /// How many bytes it takes beside its own, at most.
+    fn more_bytes(&self) -> usize {
+        let Directive {
+            url,
+            auth_mode,
+            auth_location,
+            auth_header,
+            query_param_name,
+            auth_scheme,
+            allowed_token_hosts,
+            provider_token,
+            provider_id,
+            connection_id,
+            ..
+        } = &self.granted.directive;
+        let texts = [
+            &self.granted.access_token,
+            url,
+            auth_mode,
+            auth_location,
+            auth_header,
+            query_param_name,
+            auth_scheme,
+            provider_token,
+            provider_id,
+            connection_id,
+        ];
+        let texts = texts
+            .into_iter()
+            .chain(allowed_token_hosts)
+            .map(|text| text.capacity().saturating_add(ALLOCATION));
+        let anchors = self.anchors.iter().map(|key| size_of::<AnchorKey>().saturating_add(key.more_bytes()));
+        texts.chain(anchors).fold(0, usize::saturating_add)
     }
 
     /// Whether it still holds at `now` (unix seconds).
     #[must_use]
-    pub fn holds(&self, now: i64, revoked: impl FnOnce(&[Anchor]) -> bool) -> bool {
+    pub fn holds(&self, now: i64, revoked: impl FnOnce(&[AnchorKey]) -> bool) -> bool {
         now < self.until && !revoked(&self.anchors)
     }
 }
+
+/// What one allocation takes beside its content, in bytes.
+const ALLOCATION: usize = 16;
 
 /// What is known of a case.
 pub struct Known {
     policy_epoch: PolicyEpoch,
     entry: Rc<ResourceEntry>,
     /// The grant that may be used again, or the refusal that will not change.
-    pub answer: Result<Option<Kept>, Refusal>,
+    pub answer: Result<Option<Box<Kept>>, Box<Refusal>>,
 }
 
 /// All that one worker remembers.
 pub struct Memory(Recent<Rc<Known>>);
 
 impl Memory {
-    /// A memory for this many cases.
+    /// A memory for this many cases, and no more than so many bytes.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self(Recent::new(capacity))
+    pub fn within(capacity: usize, bytes: usize) -> Self {
+        Self(Recent::within(capacity, bytes))
     }
 
     /// What is known of a case. Nothing that was said under another policy, or of the resource before it changed.
@@ -106,14 +145,22 @@ impl Memory {
     /// Remembers what the STS said of a case.
     pub fn remember(&mut self, case: &Case, answer: Result<Option<Kept>, Refusal>) {
         let (policy_epoch, entry) = (case.policy_epoch, Rc::clone(&case.entry));
-        self.0.remember(&case.key(), Rc::new(Known { policy_epoch, entry, answer }));
+        let more = match &answer {
+            Ok(Some(kept)) => size_of::<Kept>().saturating_add(ALLOCATION).saturating_add(kept.more_bytes()),
+            Ok(None) => 0,
+            Err(refusal) => {
+                size_of::<Refusal>().saturating_add(ALLOCATION).saturating_add(refusal.more_bytes())
+            }
+        };
+        let answer = answer.map(|kept| kept.map(Box::new)).map_err(Box::new);
+        let bytes = size_of::<Known>().saturating_add(ALLOCATION).saturating_add(more);
+        self.0.remember(&case.key(), Rc::new(Known { policy_epoch, entry, answer }), bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use caracal_mandate::upstream::Directive;
 
     #[test]
     fn nothing_stays_of_what_may_not_be_kept() {

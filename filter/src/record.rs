@@ -1,6 +1,7 @@
 //! What one request leaves behind: collected along the way, turned into an event at its end.
 
 use caracal_mandate::claims::SubjectType;
+use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::mcp::McpName;
@@ -60,7 +61,7 @@ impl Record {
     pub fn decision(&mut self, resource: Option<&ResourceIdentifier>, mandate: Option<&VerifiedMandate>) {
         self.metadata.resource = resource.map(ToString::to_string);
         let Some(VerifiedMandate { claims, fingerprint, .. }) = mandate else { return };
-        self.metadata.subject_fingerprint = Some(fingerprint.clone());
+        self.metadata.subject_fingerprint = Some(to_hex(fingerprint));
         self.zone_id = Some(claims.zone_id.to_string());
         self.metadata.application_id = Some(claims.client_id.to_string());
         self.metadata.jti = Some(claims.jti.to_string());

@@ -17,6 +17,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// How many bytes it takes beside its own, at most.
+    pub(crate) fn more_bytes(&self) -> usize {
+        let texts = self.error.capacity().saturating_add(self.description.capacity());
+        // Two allocations.
+        texts.saturating_add(32)
+    }
+
     /// The body, newline-terminated.
     #[must_use]
     pub fn body(&self, request_id: &str) -> String {

@@ -8,7 +8,7 @@ use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::GatewayId;
 
 use crate::circuit::Circuit;
-use crate::config::{Config, FeedConfig, FeedSource, FilterConfig};
+use crate::config::{Config, FeedConfig, FeedSource, FilterConfig, Role};
 use crate::crypto::Verifier;
 use crate::evidence::Evidence;
 use crate::feed::{self, FeedPoller};
@@ -21,6 +21,15 @@ use crate::snapshot::{Feed, View};
 
 /// Milliseconds between two looks at whether evidence is due.
 const WORKER_TICK_MS: u64 = 25;
+
+/// What a remembered mandate, and what the STS said about one, may take on average, in bytes: `signature_cache` bounds
+/// memory as well, however long mandates are. A gateway keeps grants, each with the mandate that it sends upstream.
+fn bytes_each(role: Role) -> (usize, usize) {
+    match role {
+        Role::Resource => (560, 40),
+        Role::Gateway => (200, 400),
+    }
+}
 
 /// What the requests of one worker share.
 pub struct Worker {
@@ -117,8 +126,8 @@ impl Root {
                     key,
                     verifier,
                     view: RefCell::new(feed),
-                    signatures: RefCell::new(SignatureCache::new(config.signature_cache)),
-                    memory: RefCell::new(Memory::new(config.signature_cache)),
+                    signatures: RefCell::new(signatures(&config)),
+                    memory: RefCell::new(answers(&config)),
                     circuit: RefCell::default(),
                     evidence: RefCell::new(evidence),
                     live: RefCell::default(),
@@ -170,6 +179,18 @@ impl Root {
             Self::Idle | Self::Feed(_) => None,
         }
     }
+}
+
+/// Room for as many mandates as are configured, if they are of usual size.
+fn signatures(config: &FilterConfig) -> SignatureCache {
+    let many = config.signature_cache;
+    SignatureCache::within(many, many.saturating_mul(bytes_each(config.role).0))
+}
+
+/// Room for as many answers of the STS, if they hold no grant; a grant takes that of several.
+fn answers(config: &FilterConfig) -> Memory {
+    let many = config.signature_cache;
+    Memory::within(many, many.saturating_mul(bytes_each(config.role).1))
 }
 
 /// Without ticks no feed is followed and no evidence is sent.

@@ -1,5 +1,6 @@
 //! The local decision: everything about a request that needs nobody else (contract gateway A5, architecture 'Roles').
 
+use crate::anchor::AnchorKey;
 use crate::claims::{Claims, MandateUse, Peek};
 use crate::epoch::{Freshness, PolicyEpoch};
 use crate::es256::Es256Verifier;
@@ -11,7 +12,7 @@ use crate::operation::{self, OperationRefusal};
 use crate::path::{self, DecodedPath};
 use crate::recent::Recent;
 use crate::scope::Scope;
-use crate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
+use crate::verdict::{DenyReason, Doubt, Judged, Verdict, VerifiedMandate};
 use std::rc::Rc;
 
 /// How long a mandate must still live to enter through a gateway, in seconds (contract gateway A5 row 5).
@@ -140,7 +141,7 @@ fn judge(
     let decoded_path = DecodedPath::parse(raw_path).map_err(|_| DenyReason::PathTraversal)?;
     let zone = state.zone(zone_id).ok_or(DenyReason::SignatureInvalid)?;
     progress.policy_epoch = zone.policy_epoch;
-    let mandate = token.verified(zone, cache, verifier)?;
+    let mandate = token.verified(facts.role, state, zone, cache, verifier)?;
     progress.mandate = Some(Rc::clone(&mandate));
     check_claims(facts, state, &mandate.claims, &resource)?;
     if zone.revoked.first_revoked(&mandate.anchors).is_some() {
@@ -226,6 +227,8 @@ impl<'a> Token<'a> {
     /// The mandate, if one of the zone's keys signed it.
     fn verified(
         &self,
+        role: Role,
+        state: &FeedState,
         zone: &ZoneState,
         cache: &mut SignatureCache,
         verifier: &impl Es256Verifier,
@@ -234,8 +237,8 @@ impl<'a> Token<'a> {
             Self::Known(_, mandate) if zone.key(&mandate.key_id) == Some(&mandate.key) => {
                 Ok(Rc::clone(mandate))
             }
-            Self::Known(token, _) => Read::of(token)?.verified(zone, cache, verifier),
-            Self::New(read) => read.verified(zone, cache, verifier),
+            Self::Known(token, _) => Read::of(token)?.verified(role, state, zone, cache, verifier),
+            Self::New(read) => read.verified(role, state, zone, cache, verifier),
         }
     }
 }
@@ -250,12 +253,17 @@ impl<'a> Read<'a> {
 
     fn verified(
         &self,
+        role: Role,
+        state: &FeedState,
         zone: &ZoneState,
         cache: &mut SignatureCache,
         verifier: &impl Es256Verifier,
     ) -> Result<Rc<VerifiedMandate>, DenyReason> {
-        let mandate = Rc::new(verify(self, zone, verifier)?);
-        cache.remember(self.token, Rc::clone(&mandate));
+        let mandate = Rc::new(verify(self, state, zone, verifier)?);
+        // A mandate that passes a gateway once is the STS's to tell apart, and is not looked for again.
+        if role == Role::Resource || mandate.claims.multi_use {
+            cache.remember(self.token, Rc::clone(&mandate), mandate.bytes(state));
+        }
         Ok(mandate)
     }
 }
@@ -302,43 +310,50 @@ fn bound<'a>(binding: &Binding<'a>) -> Result<(Option<&'a ZoneId>, ResourceIdent
 
 fn verify(
     Read { token, jws, payload, .. }: &Read<'_>,
+    state: &FeedState,
     zone: &ZoneState,
     verifier: &impl Es256Verifier,
 ) -> Result<VerifiedMandate, DenyReason> {
     let key_id = jws.key_id().map_err(|_| DenyReason::SignatureInvalid)?;
     let signature = jws.signature().map_err(|_| DenyReason::SignatureInvalid)?;
-    let key = *zone.key(&key_id).ok_or(DenyReason::SignatureInvalid)?;
-    if !verifier.verify(&key, jws.signing_input(), &signature) {
+    let (key_id, key) = zone.known_key(&key_id).ok_or(DenyReason::SignatureInvalid)?;
+    if !verifier.verify(key, jws.signing_input(), &signature) {
         return Err(DenyReason::SignatureInvalid);
     }
     let claims = Claims::from_json(payload).map_err(|_| DenyReason::MalformedClaims)?;
-    let (scopes, anchors, fingerprint) = (claims.scopes(), claims.anchors(), header::fingerprint(token));
-    Ok(VerifiedMandate { scopes, anchors, claims, key_id, fingerprint, key })
+    Ok(VerifiedMandate {
+        scopes: claims.scopes(),
+        anchors: AnchorKey::of_all(&claims.anchors()),
+        claims: Judged::of(claims, state),
+        key_id: key_id.clone(),
+        fingerprint: header::fingerprint_bytes(token),
+        key: Rc::clone(key),
+    })
 }
 
 fn check_claims(
     facts: &Facts<'_>,
     state: &FeedState,
-    claims: &Claims,
+    claims: &Judged,
     resource: &ResourceIdentifier,
 ) -> Result<(), DenyReason> {
     if claims.iss != state.issuer || claims.iss.is_empty() {
         return Err(DenyReason::IssuerMismatch);
     }
     let (usage, audience) = match facts.role {
-        Role::Gateway => (MandateUse::Gateway, state.issuer.as_str()),
+        Role::Gateway => (MandateUse::Gateway, &*state.issuer),
         Role::Resource => (MandateUse::Resource, resource.as_str()),
     };
     if claims.usage != usage {
         return Err(DenyReason::UseMismatch);
     }
-    if !claims.aud.iter().any(|aud| aud == audience) {
+    if !claims.aud.iter().any(|aud| **aud == *audience) {
         return Err(DenyReason::AudienceMismatch);
     }
     if claims.iat > seconds(facts.now).saturating_add(ISSUED_LEEWAY_SECONDS) {
         return Err(DenyReason::IssuedInFuture);
     }
-    if !claims.target.iter().any(|target| target == resource.as_str()) {
+    if !claims.target.iter().any(|target| **target == *resource.as_str()) {
         return Err(DenyReason::TargetMismatch);
     }
     Ok(())

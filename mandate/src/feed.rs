@@ -11,6 +11,7 @@ use crate::scope::Scope;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The path of the feed at the STS.
 pub const FEED_PATH: &str = "/internal/gateway/feed";
@@ -128,7 +129,7 @@ pub struct ZoneState {
     pub authority_epoch: AuthorityEpoch,
     /// The policy epoch.
     pub policy_epoch: PolicyEpoch,
-    keys: HashMap<KeyId, PublicKey>,
+    keys: HashMap<KeyId, Rc<PublicKey>>,
     resources: HashMap<ResourceIdentifier, Rc<ResourceEntry>>,
     /// Revoked anchors.
     pub revoked: AnchorSet,
@@ -140,7 +141,7 @@ pub struct FeedState {
     /// The generation that is applied.
     pub generation: Generation,
     /// The issuer that every mandate must name.
-    pub issuer: String,
+    pub issuer: Arc<str>,
     /// The time at the STS when it was last heard, unix milliseconds.
     pub time: u64,
     zones: HashMap<ZoneId, ZoneState>,
@@ -149,8 +150,13 @@ pub struct FeedState {
 impl ZoneState {
     /// The key with this id.
     #[must_use]
-    pub fn key(&self, id: &KeyId) -> Option<&PublicKey> {
+    pub fn key(&self, id: &KeyId) -> Option<&Rc<PublicKey>> {
         self.keys.get(id)
+    }
+
+    /// The same with the id as it is kept here.
+    pub(crate) fn known_key(&self, id: &KeyId) -> Option<(&KeyId, &Rc<PublicKey>)> {
+        self.keys.get_key_value(id)
     }
 
     /// The resource with this identifier. Whatever the feed says of a resource anew is another allocation.
@@ -169,8 +175,10 @@ impl ZoneState {
         self.authority_epoch = feed.authority_epoch;
         self.policy_epoch = feed.policy_epoch;
         if let Some(keys) = feed.keys {
-            self.keys =
-                keys.into_iter().filter_map(|key| Some((key.kid.clone(), key.public_key()?))).collect();
+            self.keys = keys
+                .into_iter()
+                .filter_map(|key| Some((key.kid.clone(), Rc::new(key.public_key()?))))
+                .collect();
         }
         for gone in &feed.removed_resources {
             self.resources.remove(gone);
@@ -209,7 +217,9 @@ impl FeedState {
             return Err(FeedError::Gap { delta: response.previous, state: self.generation });
         }
         self.generation = response.generation;
-        self.issuer = response.issuer;
+        if *self.issuer != *response.issuer {
+            self.issuer = response.issuer.into();
+        }
         self.time = response.time;
         for zone in &response.removed_zones {
             self.zones.remove(zone);
@@ -229,6 +239,11 @@ impl FeedState {
         self.zones.get(id)
     }
 
+    /// The zone's id, as it is kept here.
+    pub(crate) fn known_zone_id(&self, id: &ZoneId) -> Option<&ZoneId> {
+        self.zones.get_key_value(id).map(|(id, _)| id)
+    }
+
     /// How many zones, resources and revoked anchors are known.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
@@ -243,7 +258,7 @@ impl FeedState {
             previous: Generation(0),
             generation: self.generation,
             snapshot: true,
-            issuer: self.issuer.clone(),
+            issuer: self.issuer.as_ref().to_owned(),
             time: self.time,
             zones: self.zones.iter().map(|(id, zone)| zone.to_feed(id.clone())).collect(),
             removed_zones: Vec::new(),
@@ -254,6 +269,7 @@ impl FeedState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::anchor::AnchorKey;
     use crate::id::AgentSessionId;
 
     fn zone(epoch: u64) -> ZoneFeed {
@@ -307,8 +323,8 @@ mod tests {
         let anchors = |state: &FeedState| {
             let zone = state.zone(&ZoneId::new("z1").unwrap()).unwrap();
             (
-                zone.revoked.first_revoked(&[session("a")]).is_some(),
-                zone.revoked.first_revoked(&[session("b")]).is_some(),
+                zone.revoked.first_revoked(&AnchorKey::of_all(&[session("a")])).is_some(),
+                zone.revoked.first_revoked(&AnchorKey::of_all(&[session("b")])).is_some(),
             )
         };
         assert_eq!(anchors(&state), (true, true));

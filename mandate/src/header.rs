@@ -49,8 +49,13 @@ pub fn bearer(value: &[u8]) -> Result<&str, BearerError> {
 /// What evidence calls a token by: the first eight bytes of its SHA-256, in hex (contract gateway §A18).
 #[must_use]
 pub fn fingerprint(token: &[u8]) -> String {
-    let digest = hmac_sha256::Hash::hash(token);
-    to_hex(digest.first_chunk::<8>().map_or(&digest[..], |first| &first[..]))
+    to_hex(&fingerprint_bytes(token))
+}
+
+/// The same before it is written in hex.
+#[must_use]
+pub fn fingerprint_bytes(token: &[u8]) -> [u8; 8] {
+    hmac_sha256::Hash::hash(token).first_chunk().copied().unwrap_or_default()
 }
 
 /// The caller's request id when it may be kept: 1 to 128 visible ASCII characters.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Why a text is not an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,19 +49,71 @@ fn check_resource_identifier(text: &str) -> Result<(), IdError> {
     if text.bytes().all(|b| b.is_ascii_graphic()) { Ok(()) } else { Err(IdError::Forbidden) }
 }
 
+/// A UUID as it is written: 32 lower-case hexadecimal digits in five groups. `None` for every other text, so that there is
+/// one text for each.
+pub(crate) fn uuid_of(text: &str) -> Option<[u8; 16]> {
+    let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
+    let mut uuid = [0; 16];
+    let mut at = 0;
+    for (index, byte) in uuid.iter_mut().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            if text.get(at) != Some(&b'-') {
+                return None;
+            }
+            at += 1;
+        }
+        for _ in 0..2 {
+            let digit = match text.get(at)? {
+                digit @ b'0'..=b'9' => digit - b'0',
+                digit @ b'a'..=b'f' => digit - b'a' + 10,
+                _ => return None,
+            };
+            *byte = (*byte << 4) | digit;
+            at += 1;
+        }
+    }
+    Some(uuid)
+}
+
+/// The text of a UUID.
+fn uuid_text(uuid: [u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (index, byte) in uuid.into_iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16).unwrap_or_default());
+        }
+    }
+    text
+}
+
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the text over if it follows the pattern.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 $check(&text)?;
-                Ok(Self(text.into_boxed_str()))
+                Ok(Self(text.into()))
+            }
+
+            /// The id whose text is that of a UUID.
+            #[allow(dead_code)]
+            pub(crate) fn of_uuid(uuid: [u8; 16]) -> Self {
+                Self(uuid_text(uuid).into())
+            }
+
+            /// The text, shared.
+            #[allow(dead_code)]
+            pub(crate) fn shared(&self) -> Arc<str> {
+                Arc::clone(&self.0)
             }
 
             /// The text itself.
@@ -79,7 +132,7 @@ macro_rules! text_newtype {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0.into_string()
+                id.as_str().to_owned()
             }
         }
 
@@ -164,6 +217,29 @@ mod tests {
         ];
         for (text, valid) in cases {
             assert_eq!(ZoneId::new(*text).is_ok(), *valid, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_and_its_text_are_the_same() {
+        let text = "0199c0de-7a3f-7000-8f00-0123456789ab";
+        let uuid = uuid_of(text).unwrap();
+        assert_eq!((uuid[0], uuid[15]), (0x01, 0xab));
+        assert_eq!(AgentSessionId::of_uuid(uuid), AgentSessionId::new(text).unwrap());
+        assert_eq!(uuid_of(uuid_text([0xff; 16]).as_str()), Some([0xff; 16]));
+        let others = [
+            "0199C0DE-7a3f-7000-8f00-0123456789ab",
+            "0199c0de-7a3f-7000-8f00-0123456789a",
+            "0199c0de-7a3f-7000-8f00-0123456789abc",
+            "0199c0de07a3f-7000-8f00-0123456789ab",
+            "0199c0de-7a3f-7000-8f00-0123456789ag",
+            "0199c0de-7a3f-7000-8f00-0123456789-b",
+            "{199c0de-7a3f-7000-8f00-0123456789a}",
+            "session-1",
+            "",
+        ];
+        for other in others {
+            assert_eq!(uuid_of(other), None, "{other}");
         }
     }
 

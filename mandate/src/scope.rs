@@ -1,7 +1,6 @@
 //! Scopes: exact tokens, never prefixes or patterns.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// The scope of lifecycle work at the Coordinator, the only one that an application can ask for without a delegation
@@ -82,30 +81,29 @@ impl fmt::Display for Scope {
 
 /// A set of scopes. Membership is equality of whole tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ScopeSet(BTreeSet<Scope>);
+#[serde(from = "Vec<Scope>")]
+pub struct ScopeSet(Box<[Scope]>);
 
 impl ScopeSet {
     /// Parses a space-delimited list as it stands in a `scope` claim or form field; repeated tokens collapse.
     pub fn parse(text: &str) -> Result<Self, ScopeError> {
-        // One by one: collecting a set brings a sort along, which the Envoy module has no other use for.
-        let mut set = BTreeSet::new();
+        let mut sorted = Vec::new();
         for scope in text.split_whitespace() {
-            set.insert(Scope::new(scope)?);
+            add(&mut sorted, Scope::new(scope)?);
         }
-        Ok(Self(set))
+        Ok(Self(sorted.into()))
     }
 
     /// Is this very token in the set?
     #[must_use]
     pub fn contains(&self, scope: &str) -> bool {
-        self.0.contains(scope)
+        self.0.binary_search_by(|known| known.as_str().cmp(scope)).is_ok()
     }
 
     /// Is every token of `self` in `other`?
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.0.is_subset(&other.0)
+        self.iter().all(|scope| other.contains(scope.as_str()))
     }
 
     /// Is the set empty?
@@ -128,13 +126,30 @@ impl ScopeSet {
     /// The tokens that are in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        Self(self.0.intersection(&other.0).cloned().collect())
+        Self(self.iter().filter(|scope| other.contains(scope.as_str())).cloned().collect())
+    }
+}
+
+/// Adds a token where it belongs. One by one: a sort is code that the Envoy module has no other use for.
+fn add(sorted: &mut Vec<Scope>, scope: Scope) {
+    if let Err(place) = sorted.binary_search(&scope) {
+        sorted.insert(place, scope);
     }
 }
 
 impl FromIterator<Scope> for ScopeSet {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        Self(scopes.into_iter().collect())
+        let mut sorted = Vec::new();
+        for scope in scopes {
+            add(&mut sorted, scope);
+        }
+        Self(sorted.into())
+    }
+}
+
+impl From<Vec<Scope>> for ScopeSet {
+    fn from(scopes: Vec<Scope>) -> Self {
+        scopes.into_iter().collect()
     }
 }
 
@@ -167,6 +182,8 @@ mod tests {
     fn parsing_collapses_white_space_and_repetition() {
         let set = ScopeSet::parse("  b  a\tb ").unwrap();
         assert_eq!(set.to_string(), "a b");
+        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["a","b"]"#);
+        assert_eq!(serde_json::from_str::<ScopeSet>(r#"["b","a","b"]"#).unwrap(), set);
         assert_eq!(set.len(), 2);
         assert_eq!(ScopeSet::parse("a \u{7f}"), Err(ScopeError::Forbidden));
     }

@@ -2,28 +2,124 @@
 //!
 //! One reason is one enum variant, one metric label and one row in the error reference.
 
-use crate::anchor::Anchor;
-use crate::claims::Claims;
+use crate::anchor::AnchorKey;
+use crate::claims::{Claims, MandateUse, SubjectType};
+use crate::epoch::AuthorityEpoch;
 use crate::es256::PublicKey;
-use crate::id::KeyId;
-use crate::scope::ScopeSet;
+use crate::feed::FeedState;
+use crate::id::{AgentSessionId, ApplicationId, KeyId, MandateId, ZoneId};
+use crate::scope::{Scope, ScopeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A token whose signature was verified, with what is needed to judge it again and again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedMandate {
-    /// Its claims.
-    pub claims: Claims,
+    /// What of its claims is judged.
+    pub claims: Judged,
     /// Its scopes.
     pub scopes: ScopeSet,
     /// Everything whose revocation takes it along.
-    pub anchors: Vec<Anchor>,
+    pub anchors: Box<[AnchorKey]>,
     /// Which key verified it.
     pub key_id: KeyId,
-    /// What evidence calls its token by ([`fingerprint`](crate::header::fingerprint)).
-    pub fingerprint: String,
+    /// What evidence calls its token by ([`fingerprint`](crate::header::fingerprint), before it is hex).
+    pub fingerprint: [u8; 8],
     /// That key: if the zone's key of this id is another one by now, the signature has to be verified again.
-    pub key: PublicKey,
+    pub key: Rc<PublicKey>,
+}
+
+/// What is judged of a mandate's claims again and again. The others are in its scopes and anchors; a worker remembers
+/// thousands of these, so that texts are shared where they are the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// The issuer.
+    pub iss: Arc<str>,
+    /// The subject.
+    pub sub: Arc<str>,
+    /// For whom it is.
+    pub aud: Box<[Arc<str>]>,
+    /// Granted resource identifiers.
+    pub target: Box<[Arc<str>]>,
+    /// End of validity, unix seconds.
+    pub exp: i64,
+    /// Time of minting, unix seconds.
+    pub iat: i64,
+    /// The zone's authority epoch at minting.
+    pub authority_epoch: AuthorityEpoch,
+    /// Its own id.
+    pub jti: MandateId,
+    /// The zone.
+    pub zone_id: ZoneId,
+    /// The acting application.
+    pub client_id: ApplicationId,
+    /// The governed session it acts for.
+    pub agent_session_id: Option<AgentSessionId>,
+    /// Where it may be used.
+    pub usage: MandateUse,
+    /// Who the subject is.
+    pub sub_type: SubjectType,
+    /// May a gateway accept it any number of times until `exp`?
+    pub multi_use: bool,
+}
+
+/// What one allocation takes beside its content, in bytes; for a shared text its counters as well.
+const ALLOCATION: usize = 16;
+
+impl Judged {
+    /// Takes what is needed; what the feed says as well is shared with it.
+    pub(crate) fn of(claims: Claims, state: &FeedState) -> Self {
+        let aud: Box<[Arc<str>]> = claims.aud.into_iter().map(Arc::from).collect();
+        let shared = |text: String| {
+            let same = aud.iter().find(|other| ***other == *text);
+            same.map_or_else(|| Arc::from(text.as_str()), Arc::clone)
+        };
+        let target = claims.target.into_iter().map(shared).collect();
+        let is_application = claims.sub == claims.client_id.as_str();
+        Self {
+            iss: if *claims.iss == *state.issuer { Arc::clone(&state.issuer) } else { claims.iss.into() },
+            sub: if is_application { claims.client_id.shared() } else { claims.sub.into() },
+            aud,
+            target,
+            exp: claims.exp,
+            iat: claims.iat,
+            authority_epoch: claims.authority_epoch,
+            jti: claims.jti,
+            zone_id: state.known_zone_id(&claims.zone_id).cloned().unwrap_or(claims.zone_id),
+            client_id: claims.client_id,
+            agent_session_id: claims.agent_session_id,
+            usage: claims.usage,
+            sub_type: claims.sub_type,
+            multi_use: claims.multi_use,
+        }
+    }
+
+    /// How many bytes it takes beside its own, at most. What is shared with the feed is the feed's, as the zone's id is.
+    fn more_bytes(&self, state: &FeedState) -> usize {
+        let client = self.client_id.as_str();
+        let session = self.agent_session_id.as_ref().map(AgentSessionId::as_str);
+        let sub = Some(&*self.sub).filter(|sub| *sub != client);
+        let iss = Some(&*self.iss).filter(|iss| **iss != *state.issuer);
+        let aud = self.aud.iter().map(|aud| &**aud);
+        let target = self.target.iter().filter(|target| !self.aud.contains(target)).map(|target| &**target);
+        let places = self.aud.len().saturating_add(self.target.len()).saturating_mul(size_of::<Arc<str>>());
+        let texts = [self.jti.as_str(), client].into_iter().chain(session).chain(sub).chain(iss);
+        texts.chain(aud).chain(target).fold(places.saturating_add(2 * ALLOCATION), |bytes, text| {
+            bytes.saturating_add(text.len()).saturating_add(ALLOCATION)
+        })
+    }
+}
+
+impl VerifiedMandate {
+    /// How many bytes it takes in memory, at most, beside the feed that it was verified by.
+    #[must_use]
+    pub fn bytes(&self, state: &FeedState) -> usize {
+        let scope = |scope: &Scope| scope.as_str().len().saturating_add(size_of::<Scope>() + ALLOCATION);
+        let anchor = |key: &AnchorKey| size_of::<AnchorKey>().saturating_add(key.more_bytes());
+        let own = size_of::<Self>().saturating_add(3 * ALLOCATION);
+        let parts = self.scopes.iter().map(scope).chain(self.anchors.iter().map(anchor));
+        parts.fold(own.saturating_add(self.claims.more_bytes(state)), usize::saturating_add)
+    }
 }
 
 /// Why only the STS can decide.

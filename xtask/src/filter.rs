@@ -15,6 +15,10 @@ const SIZE_LIMIT: u64 = 409_600;
 /// The profile in which the module is shipped.
 const SHIPPED_PROFILE: &str = "wasm";
 
+/// The stack of each VM, which takes its memory for good. The linker's own choice is 1 MiB, a quarter of what a worker may
+/// take; `filter/bed/tests/bed/stack.rs` shows how much is needed.
+const STACK: &str = "link-arg=-zstack-size=131072";
+
 /// Which module to build.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Module {
@@ -95,6 +99,7 @@ fn build(
             "caracal_filter_trap.wasm"
         }
     };
+    command.args(["--", "-C", STACK]);
     log.run(&mut command)?;
 
     // Both modules come out of cargo under one name; each gets a place of its own.

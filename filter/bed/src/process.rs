@@ -37,6 +37,10 @@ pub struct Process<'m> {
     configuration: Value,
     /// Further resources that a snapshot tells of.
     pub more_resources: Vec<Value>,
+    /// Whether the resource's mandates may be used more than once, and the STS lets its grants be kept.
+    pub reusable: bool,
+    /// When policy changed last, as the feed tells it.
+    pub policy_epoch: u64,
     /// What the feed tells from now on: revoked sessions.
     revoked: Vec<String>,
     generation: u64,
@@ -93,6 +97,8 @@ impl<'m> Process<'m> {
             workers: Vec::new(),
             configuration: configuration.clone(),
             more_resources: Vec::new(),
+            reusable: false,
+            policy_epoch: 0,
             revoked: Vec::new(),
             generation: 1,
             gap: false,
@@ -230,8 +236,13 @@ impl<'m> Process<'m> {
             return Some(Answer::json(200, &json!({"active": true})));
         }
         self.exchanges += 1;
-        let directive = json!({"url": "http://upstream.example:9000", "auth_mode": "caracal_jwt"});
-        Some(Answer::json(200, &json!({"access_token": "derived", "upstreams": {RESOURCE: directive}})))
+        let mut directive = json!({"url": "http://upstream.example:9000", "auth_mode": "caracal_jwt"});
+        let mut token = "derived".to_owned();
+        if self.reusable {
+            directive["cache_until"] = json!(self.world.now() / 1_000 + 200);
+            token = self.resource_mandate();
+        }
+        Some(Answer::json(200, &json!({"access_token": token, "upstreams": {RESOURCE: directive}})))
     }
 
     /// What the feed answers: nothing new, what came since, or everything.
@@ -241,13 +252,15 @@ impl<'m> Process<'m> {
         let snapshot = since == 0 || self.gap || since > self.generation;
         let mut zone = if snapshot {
             let mut zone = self.issuer.zone_feed(&resources());
+            zone["resources"][0]["multi_use"] = json!(self.reusable);
+            zone["policy_epoch"] = json!(self.policy_epoch);
             zone["resources"].as_array_mut().expect("resources").extend(self.more_resources.iter().cloned());
             zone["revoked"] = self.revoked.iter().map(anchor).collect();
             zone
         } else {
             let news = usize::try_from(self.generation - since).expect("few changes");
             let revoked: Vec<Value> = self.revoked.iter().rev().take(news).map(anchor).collect();
-            json!({"zone_id": self.issuer.zone, "authority_epoch": 3, "policy_epoch": 0, "revoked": revoked})
+            json!({"zone_id": self.issuer.zone, "authority_epoch": 3, "policy_epoch": self.policy_epoch, "revoked": revoked})
         };
         if zone["revoked"].as_array().is_some_and(Vec::is_empty) {
             zone.as_object_mut().expect("an object").remove("revoked");

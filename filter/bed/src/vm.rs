@@ -211,6 +211,16 @@ impl Vm {
         self.instance.get_memory(&mut self.store, "memory").expect("a memory").data_size(&self.store)
     }
 
+    /// How much of the stack was never needed, in bytes: it lies at the beginning of the memory and grows downwards.
+    ///
+    /// # Panics
+    /// When there is no memory.
+    #[must_use]
+    pub fn untouched_stack(&mut self) -> usize {
+        let memory = self.instance.get_memory(&mut self.store, "memory").expect("a memory");
+        memory.data(&self.store).iter().take_while(|byte| **byte == 0).count()
+    }
+
     /// How often the root wants a tick, in milliseconds; 0 for never.
     #[must_use]
     pub fn tick_ms(&self) -> u32 {

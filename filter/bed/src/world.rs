@@ -129,6 +129,12 @@ impl World {
         self.0.borrow().called.keys().copied().collect()
     }
 
+    /// How often a host function was called so far.
+    #[must_use]
+    pub fn calls_of(&self, function: &str) -> u64 {
+        self.0.borrow().called.get(function).copied().unwrap_or_default()
+    }
+
     /// Notes that a function is called; its status, where it is to fail.
     pub(crate) fn enter(&self, function: &'static str) -> Option<u32> {
         let mut inner = self.0.borrow_mut();

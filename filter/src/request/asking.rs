@@ -52,7 +52,7 @@ impl Request {
                 self.record.doubt(doubt);
                 return match &known.answer {
                     Ok(_) => self.settled(case),
-                    Err(refusal) => Err(refusal.clone()),
+                    Err(refusal) => Err(Refusal::clone(refusal)),
                 };
             }
         }

@@ -16,7 +16,7 @@ mod upgrade;
 
 use std::rc::Rc;
 
-use caracal_mandate::anchor::Anchor;
+use caracal_mandate::anchor::AnchorKey;
 use caracal_mandate::decide::Decision;
 use caracal_mandate::verdict::{DenyReason, Doubt, Verdict, VerifiedMandate};
 
@@ -335,7 +335,7 @@ impl Request {
     }
 
     /// Whether one of these anchors, or the mandate's zone, is gone.
-    fn any_revoked(&self, mandate: &VerifiedMandate, anchors: &[Anchor]) -> bool {
+    fn any_revoked(&self, mandate: &VerifiedMandate, anchors: &[AnchorKey]) -> bool {
         let mut view = self.worker.view.borrow_mut();
         let state = view.latest(self.host());
         // A zone that is gone takes all its mandates along.

@@ -221,7 +221,8 @@ impl ZoneKeys {
         }
         let claims = Arc::new(signed_claims(set, token)?);
         check(&claims, expected, now)?;
-        signed().remember(token.as_bytes(), Signed { set: Arc::clone(set), claims: Arc::clone(&claims) });
+        let known = Signed { set: Arc::clone(set), claims: Arc::clone(&claims) };
+        signed().remember(token.as_bytes(), known, token.len().saturating_mul(2));
         Ok(Claims::clone(&claims))
     }
 

@@ -2,7 +2,7 @@
 
 use crate::issuer::{ISSUER, Issuer, USER};
 use crate::support::{Form, LEDGER, zone};
-use caracal_mandate::anchor::AnchorSet;
+use caracal_mandate::anchor::{AnchorKey, AnchorSet};
 use caracal_mandate::claims::Claims;
 use caracal_store::StoreError;
 use caracal_store::change::revoked_anchors;
@@ -109,9 +109,12 @@ async fn sts_24_3_revoking_a_subject_reaches_all_that_acts_for_them() {
         let revoked = issuer.revoked().await;
         for held in [user, single.claims(), multi.claims()] {
             let anchors = parsed(&held).anchors();
-            assert!(revoked.first_revoked(&anchors).is_some(), "{by}: {held}");
+            assert!(revoked.first_revoked(&AnchorKey::of_all(&anchors)).is_some(), "{by}: {held}");
             let root = [anchor_of_root(&held)];
-            assert!(revoked.first_revoked(&root).is_some(), "{by}: by its root alone: {held}");
+            assert!(
+                revoked.first_revoked(&AnchorKey::of_all(&root)).is_some(),
+                "{by}: by its root alone: {held}"
+            );
         }
         assert_eq!(issuer.world.exchange(&Issuer::mint()).await.error(), (403, "access_denied"), "{by}");
         assert_eq!(issuer.world.present(&single.granted()).await.error(), (403, "access_denied"), "{by}");

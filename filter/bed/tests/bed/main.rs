@@ -6,6 +6,7 @@ mod fuzzing;
 mod memory;
 mod order;
 mod sharing;
+mod stack;
 mod streams;
 
 use caracal_filter_bed::process::Process;

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use caracal_mandate::delivery;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::http::{BodyError, Refusal, RequestId, read_body};
@@ -21,6 +22,8 @@ use serde_json::{Map, Value, json};
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// The most events in one call.
 const MAX_EVENTS: usize = 1_000;
+/// The most bytes of JSON that one shared object may have.
+const MAX_SHARED: usize = 16 * 1024;
 /// The longest name of a worker, an incarnation, a type, a status, a reason or a request, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -31,7 +34,10 @@ struct Delivery {
     gateway: GatewayId,
     worker: Name,
     incarnation: Incarnation,
-    events: Vec<GatewayEvent>,
+    /// What events have in common, so that it is said once ([`delivery`]).
+    #[serde(default)]
+    shared: Vec<Map<String, Value>>,
+    events: Vec<Map<String, Value>>,
 }
 
 /// Which start of the worker it was: a number or a name.
@@ -89,13 +95,33 @@ impl TryFrom<String> for Name {
 }
 
 impl Delivery {
-    /// Numbers have to rise, else nothing could be said about what is missing.
-    fn check(&self) -> Result<(), String> {
+    /// The events, each with all its members. What is shared must not make more of a small call than a call may hold.
+    fn whole_events(&mut self) -> Result<Vec<GatewayEvent>, String> {
         if self.events.len() > MAX_EVENTS {
             return Err(format!("events: at most {MAX_EVENTS} in one call"));
         }
+        for (index, shared) in self.shared.iter().enumerate() {
+            let size = serde_json::to_vec(shared).map_or(usize::MAX, |json| json.len());
+            if size > MAX_SHARED {
+                return Err(format!("shared[{index}]: at most {MAX_SHARED} bytes"));
+            }
+        }
+        let whole = |(index, event)| {
+            let event = delivery::whole(&self.shared, event);
+            let event = event.ok_or_else(|| format!("events[{index}].as: not one of what is shared"))?;
+            GatewayEvent::deserialize(Value::Object(event))
+                .map_err(|error| format!("events[{index}]: {error}"))
+        };
+        let events = std::mem::take(&mut self.events).into_iter().enumerate().map(whole);
+        let events = events.collect::<Result<Vec<_>, _>>()?;
+        Self::check(&events)?;
+        Ok(events)
+    }
+
+    /// Numbers have to rise, else nothing could be said about what is missing.
+    fn check(events: &[GatewayEvent]) -> Result<(), String> {
         let mut last = 0;
-        for (index, event) in self.events.iter().enumerate() {
+        for (index, event) in events.iter().enumerate() {
             if event.seq <= last {
                 return Err(format!("events[{index}].seq: {} does not follow {last}", event.seq));
             }
@@ -153,10 +179,12 @@ async fn accept(audit: &Audit, request: Request<Body>) -> Result<i64, Refusal> {
             Refusal::new(StatusCode::UNAUTHORIZED, "gateway_unauthorized").because(error.to_string())
         })?;
     let invalid = |why: String| Refusal::new(StatusCode::BAD_REQUEST, "invalid_body").because(why);
-    let delivery: Delivery = serde_json::from_slice(&body).map_err(|error| invalid(error.to_string()))?;
-    delivery.check().map_err(invalid)?;
+    // A member that stands twice could be read in two ways.
+    let body = caracal_mandate::json::parse(&body).map_err(|error| invalid(error.to_string()))?;
+    let mut delivery = Delivery::deserialize(body).map_err(|error| invalid(error.to_string()))?;
+    let events = delivery.whole_events().map_err(invalid)?;
     let written =
-        audit.store.write(move |tx| Box::pin(async move { write(tx, &proof, delivery).await })).await;
+        audit.store.write(move |tx| Box::pin(async move { write(tx, &proof, delivery, events).await })).await;
     written.map_err(|error| match error {
         ReceiveError::Replayed => {
             Refusal::new(StatusCode::UNAUTHORIZED, "gateway_unauthorized").because(error.to_string())
@@ -168,7 +196,12 @@ async fn accept(audit: &Audit, request: Request<Body>) -> Result<i64, Refusal> {
     })
 }
 
-async fn write(tx: &mut WriteTx<'_>, proof: &GatewayProof, delivery: Delivery) -> Result<i64, ReceiveError> {
+async fn write(
+    tx: &mut WriteTx<'_>,
+    proof: &GatewayProof,
+    delivery: Delivery,
+    events: Vec<GatewayEvent>,
+) -> Result<i64, ReceiveError> {
     if !proof.spend(tx).await? {
         return Err(ReceiveError::Replayed);
     }
@@ -191,7 +224,7 @@ async fn write(tx: &mut WriteTx<'_>, proof: &GatewayProof, delivery: Delivery) -
     .await?;
     let (before, mut missing) = row.unwrap_or((0, 0));
     let mut acknowledged = before;
-    for event in delivery.events {
+    for event in events {
         let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
         if seq <= acknowledged {
             continue;

@@ -156,6 +156,29 @@ async fn contract_sts_7_only_a_gateway_may_deliver() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_events_share_is_said_once_and_recorded_with_each() {
+    let bench = bench().await;
+    let mut body = delivery(&[1]);
+    body["shared"] = json!([{
+        "zone_id": "z1", "event_type": "gateway_denied", "decision": "deny", "reason": "revoked",
+        "metadata": { "application_id": "b", "gateway_status": 401 },
+    }]);
+    body["events"].as_array_mut().unwrap().extend([
+        json!({"as": 0, "seq": 2, "occurred_at": 1, "request_id": "r2", "metadata": {"latency_ms": 1}}),
+        json!({"as": 0, "seq": 3, "occurred_at": 1, "request_id": "r3", "metadata": {"latency_ms": 2}}),
+    ]);
+    assert_eq!(bench.deliver(&body).await, (StatusCode::OK, json!({ "acknowledged": 3 })));
+    let events = bench.events("z1").await;
+    let told = |at: usize, name: &str| events[at].1[name].clone();
+    assert_eq!((told(0, "application_id"), told(0, "reason")), (json!("a"), Value::Null));
+    for at in [1, 2] {
+        assert_eq!(events[at].0, "gateway_denied");
+        let whole = ["application_id", "gateway_status", "reason", "latency_ms"].map(|name| told(at, name));
+        assert_eq!(whole, [json!("b"), json!(401), json!("revoked"), json!(at)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_a_delivery_is_refused_whole() {
     let bench = bench().await;
     let change = |path: &str, value: Value| {
@@ -165,7 +188,20 @@ async fn what_is_not_a_delivery_is_refused_whole() {
     };
     let mut unknown = delivery(&[1]);
     unknown["events"][0]["extra"] = json!(1);
+    let sharing = |shared: Value| {
+        let mut body = delivery(&[1]);
+        body["shared"] = json!([shared]);
+        body["events"][0]["as"] = json!(0);
+        body
+    };
     let cases = [
+        (
+            "what is not shared",
+            change("/events/1", json!({"as": 0, "seq": 2, "occurred_at": 1, "request_id": "r"})),
+        ),
+        ("shared, and unknown", sharing(json!({"extra": 1}))),
+        ("shared, and a list", sharing(json!([]))),
+        ("shared, and too large", sharing(json!({"metadata": {"x": "x".repeat(17_000)}}))),
         ("no object", json!([])),
         ("gateway", change("/gateway", json!("a b"))),
         ("worker", change("/worker", json!(""))),
@@ -185,6 +221,9 @@ async fn what_is_not_a_delivery_is_refused_whole() {
         assert_eq!((status, &answer["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_body")), "{name}");
         assert!(answer["error_description"].is_string(), "{name}");
     }
+    let twice = delivery(&[1]).to_string().replacen("\"seq\":", "\"seq\":1,\"seq\":", 1);
+    let twice = bench.signed(&twice, &ids::new_id(), bench.store.now() / 1000, &bench.key);
+    assert_eq!(bench.send(twice).await.0, StatusCode::BAD_REQUEST);
     let numbers: Vec<u64> = (1..=1001).collect();
     assert_eq!(bench.deliver(&delivery(&numbers)).await.0, StatusCode::BAD_REQUEST);
     assert!(bench.events("z1").await.is_empty());

@@ -81,6 +81,10 @@ fn filter_configuration(options: &BootstrapOptions) -> Value {
         },
         "max_feed_age_ms": options.max_feed_age_ms,
         "max_body_bytes": options.max_body_bytes,
+        // What nobody reads is not written: each of these is a call of the host's for every request.
+        "filter_state": options.access_log.is_some(),
+        // The connection manager does it.
+        "response_request_id": false,
     });
     if let (FeedSource::Workers, Some(members)) = (options.feed, configuration.as_object_mut()) {
         members.insert("feed".to_owned(), json!("worker"));

@@ -185,11 +185,14 @@ fn connections_to_our_own_services_end_before_the_services_end_them() {
 #[test]
 fn reasons_become_labels_and_the_access_log_holds_no_path() {
     let mut options = gateway();
-    assert_eq!(manager(&render(&options))["access_log"], json!([]));
+    let plain = render(&options);
+    assert_eq!(manager(&plain)["access_log"], json!([]));
+    assert!(plain.to_string().contains(r#"\"filter_state\":false"#), "nobody reads it");
     options.access_log = Some("/dev/stdout".into());
     let bootstrap = render(&options);
     let tag = &bootstrap["stats_config"]["stats_tags"][0];
     assert_eq!(tag["tag_name"], "reason");
+    assert!(bootstrap.to_string().contains(r#"\"filter_state\":true"#));
     let log = &manager(&bootstrap)["access_log"][0]["typed_config"];
     assert_eq!(log["path"], "/dev/stdout");
     let format = &log["log_format"]["json_format"];

@@ -1,5 +1,4 @@
-//! Envoy's side of the ABI. The SDK's wrappers end the VM on every status that they do not expect; here a status is a
-//! value, and whoever calls decides what it means. Calls to clusters still go through the SDK, which has to know of them.
+//! Envoy's side of the ABI. A status is a value here, and whoever calls decides what it means.
 #![expect(unsafe_code, reason = "the host's functions can be called in no other way")]
 
 use std::ptr::null_mut;
@@ -83,6 +82,19 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -99,8 +111,8 @@ fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Bytes {
     if data.is_null() {
         return Ok(Vec::new());
     }
-    // SAFETY: the host got this memory from `proxy_on_memory_allocate`, which leaks a boxed slice of `size` bytes, and
-    // has filled it; nobody else knows of it.
+    // SAFETY: the host got this memory from `allocate`, which leaks a boxed slice of `size` bytes, and has filled it;
+    // nobody else knows of it.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
@@ -125,7 +137,7 @@ pub(crate) fn buffer(kind: u32, size: usize) -> Bytes {
     read(|data, length| unsafe { proxy_get_buffer_bytes(kind, 0, size, data, length) })
 }
 
-/// All pairs of a map, as the host writes them; see [`pairs`].
+/// All pairs of a map, as the host writes them; see [`Headers::read`](crate::headers::Headers::read).
 pub(crate) fn map(map: u32) -> Bytes {
     read(|data, size| unsafe { proxy_get_header_map_pairs(map, data, size) })
 }
@@ -140,7 +152,7 @@ pub(crate) fn replace(map: u32, name: &str, value: &[u8]) -> Done {
     })
 }
 
-pub(crate) fn remove(map: u32, name: &str) -> Done {
+pub(crate) fn remove(map: u32, name: &[u8]) -> Done {
     done(unsafe { proxy_remove_header_map_value(map, name.as_ptr(), name.len()) })
 }
 
@@ -200,6 +212,35 @@ pub(crate) fn foreign(name: &str, arguments: &[u8]) -> Bytes {
     })
 }
 
+pub(crate) fn call(
+    cluster: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout_ms: u32,
+) -> Result<u32, Status> {
+    let (headers, trailers, mut token) = (serialized(headers), serialized(&[]), 0);
+    done(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout_ms,
+            &raw mut token,
+        )
+    })
+    .map(|()| token)
+}
+
+/// What is called from now on is about this context, until the callback that is running ends.
+pub(crate) fn act_for(context: u32) -> Done {
+    done(unsafe { proxy_set_effective_context(context) })
+}
+
 pub(crate) fn define_metric(kind: u32, name: &str) -> Result<u32, Status> {
     let mut id = 0;
     done(unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) }).map(|()| id)
@@ -227,45 +268,27 @@ fn serialized(map: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// The pairs of a map that the host wrote; `None` where it is none. Names that are no text are left out.
-pub(crate) fn pairs(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    if bytes.is_empty() {
-        return Some(Vec::new());
-    }
-    let (count, rest) = bytes.split_first_chunk::<4>()?;
-    let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-    let (sizes, mut texts) = rest.split_at_checked(count.checked_mul(8)?)?;
-    let mut take = |size: [u8; 4]| {
-        let size = usize::try_from(u32::from_le_bytes(size)).ok()?;
-        let (text, rest) = texts.split_at_checked(size)?;
-        texts = rest.get(1..)?;
-        Some(text.to_vec())
-    };
-    let mut pairs = Vec::with_capacity(count);
-    for [name, value] in sizes.as_chunks::<4>().0.as_chunks::<2>().0 {
-        let (name, value) = (take(*name)?, take(*value)?);
-        if let Ok(name) = String::from_utf8(name) {
-            pairs.push((name, value));
-        }
-    }
-    Some(pairs)
+/// Memory that the host writes into, for [`read`] to take over.
+#[cfg(target_arch = "wasm32")]
+pub(crate) fn allocate(size: usize) -> *mut u8 {
+    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::Headers;
 
     #[test]
     fn maps_are_read_as_they_are_written_and_what_is_none_is_not_read() {
         let map = [("a", "1"), ("", ""), ("b", "")];
         let bytes = serialized(&map);
-        let expected: Vec<(String, Vec<u8>)> =
-            map.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-        assert_eq!(pairs(&bytes), Some(expected));
-        assert_eq!(pairs(&[]), Some(Vec::new()));
+        let read = Headers::read(bytes.clone()).unwrap();
+        assert!(read.iter().eq(map.map(|(name, value)| (name.as_bytes(), value.as_bytes()))));
+        assert!(Headers::read(Vec::new()).is_some_and(|none| none.iter().next().is_none()));
         for cut in 1..bytes.len() {
-            assert_eq!(pairs(&bytes[..cut]), None, "{cut}");
+            assert!(Headers::read(bytes[..cut].to_vec()).is_none(), "{cut}");
         }
-        assert_eq!(pairs(&[0xff; 20]), None);
+        assert!(Headers::read(vec![0xff; 20]).is_none());
     }
 }

@@ -9,15 +9,20 @@ use crate::forward::Inbound;
 use crate::host::Host;
 use crate::root::Worker;
 
-/// Decides a request by what is here.
+/// Decides a request by what is here, at `now` by the own clock (unix milliseconds).
 ///
 /// # Errors
 /// The reason, where there is nothing to decide by.
-pub(crate) fn judge(worker: &Worker, route: &Route, inbound: &Inbound) -> Result<Decision, DenyReason> {
+pub(crate) fn judge(
+    worker: &Worker,
+    route: &Route,
+    inbound: &Inbound,
+    now: u64,
+) -> Result<Decision, DenyReason> {
     let config = &worker.config;
     let mut view = worker.view.borrow_mut();
     let (state, now) =
-        view.fresh(worker.host.as_ref(), config.max_feed_age_ms).map_err(|_| DenyReason::FeedStale)?;
+        view.fresh(worker.host.as_ref(), now, config.max_feed_age_ms).map_err(|_| DenyReason::FeedStale)?;
     if config.issuer.as_ref().is_some_and(|issuer| **issuer != *state.issuer) {
         return Err(DenyReason::IssuerMismatch);
     }

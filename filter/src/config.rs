@@ -174,6 +174,10 @@ pub struct FilterConfig {
     /// Whether bodies of MCP requests are read. Envoy has to let the module see a body before it passes the headers on
     /// (`allow_on_headers_stop_iteration`).
     pub mcp: bool,
+    /// Whether filter state is written, for access logs and other filters.
+    pub filter_state: bool,
+    /// Whether the request id is written into responses here; else Envoy does it (`always_set_request_id_in_response`).
+    pub response_request_id: bool,
     /// The protocols that a request may upgrade to, in lower case.
     pub upgrades: Vec<String>,
     /// How the feed is followed.
@@ -270,6 +274,8 @@ fn filter(fields: &mut Fields) -> Result<FilterConfig, ConfigError> {
         resource_metadata: fields.flag("resource_metadata")?.unwrap_or(true),
         public_url: fields.text("public_url")?.map(|url| public_url(&url)).transpose()?,
         mcp: fields.flag("mcp")?.unwrap_or(false),
+        filter_state: fields.flag("filter_state")?.unwrap_or(true),
+        response_request_id: fields.flag("response_request_id")?.unwrap_or(true),
         upgrades: upgrades(fields)?,
         feed: feed_source(fields)?,
         clusters: clusters(fields)?,
@@ -445,6 +451,8 @@ mod tests {
             ("max_feed_age_ms", json!("30000"), "max_feed_age_ms"),
             ("dry_run", json!("yes"), "dry_run"),
             ("mcp", json!("yes"), "mcp"),
+            ("filter_state", json!("no"), "filter_state"),
+            ("response_request_id", json!(0), "response_request_id"),
             ("jwt_authn_payload", json!(true), "jwt_authn_payload"),
             ("jwt_authn_payload", json!(""), "jwt_authn_payload"),
             ("upgrades", json!("websocket"), "upgrades"),

@@ -55,7 +55,8 @@ pub(crate) fn document(worker: &Worker, inbound: &Inbound) -> Option<Vec<u8>> {
         return None;
     }
     let mut view = worker.view.borrow_mut();
-    let (state, _) = view.fresh(worker.host.as_ref(), worker.config.max_feed_age_ms).ok()?;
+    let host = worker.host.as_ref();
+    let (state, _) = view.fresh(host, host.now(), worker.config.max_feed_age_ms).ok()?;
     let mut members = Map::new();
     let text = |text: &str| Value::String(text.to_owned());
     members.insert("resource".to_owned(), Value::String([&url.origin, suffix].concat()));

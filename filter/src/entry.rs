@@ -1,114 +1,99 @@
-//! How the SDK's contexts reach our own types.
+//! What the host calls. A function that is not here costs no call: of the ABI's callbacks only those are exported that
+//! something hangs on, and the end of a stream is told once, by its deletion.
+#![expect(unsafe_code, reason = "the host finds functions by their names")]
 
-use std::rc::Rc;
-
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
-
-use crate::host::{AnswerSize, CallToken, EnvoyHost, Host};
+use crate::abi;
+use crate::dispatch::Contexts;
+use crate::host::AnswerSize;
 use crate::request::{Flow, Request};
-use crate::root::Root;
 
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| {
-        Box::new(RootEntry { host: Rc::new(EnvoyHost::default()), root: Root::Idle })
-    });
-}}
-
-struct RootEntry {
-    host: Rc<dyn Host>,
-    root: Root,
+thread_local! {
+    static CONTEXTS: Contexts = Contexts::default();
 }
 
-impl Context for RootEntry {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
-        self.root.on_answer(self.host.as_ref(), CallToken(token), AnswerSize { headers, body });
-    }
+unsafe extern "C" {
+    fn __wasm_call_ctors();
 }
 
-impl RootContext for RootEntry {
-    fn on_configure(&mut self, size: usize) -> bool {
-        let text = self.host.configuration(size);
-        match Root::configure(&self.host, &text) {
-            Some(root) => {
-                self.root = root;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn on_tick(&mut self) {
-        self.root.on_tick(self.host.as_ref());
-    }
-
-    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match self.root.worker() {
-            Some(worker) => Box::new(RequestEntry(Request::new(Rc::clone(worker)).at(context))),
-            None => Box::new(Unconfigured(Rc::clone(&self.host))),
-        })
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-}
-
-struct RequestEntry(Request);
-
-fn action(flow: Flow) -> Action {
+fn action(flow: Flow) -> u32 {
     match flow {
-        Flow::Continue => Action::Continue,
-        Flow::Pause => Action::Pause,
+        Flow::Continue => 0,
+        Flow::Pause => 1,
     }
 }
 
-impl Context for RequestEntry {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _trailers: usize) {
-        self.0.on_answer(CallToken(token), AnswerSize { headers, body });
-    }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    // SAFETY: the host calls this once, before anything else.
+    unsafe { __wasm_call_ctors() }
 }
 
-impl HttpContext for RequestEntry {
-    fn on_http_request_headers(&mut self, _count: usize, end: bool) -> Action {
-        if end {
-            self.0.without_body();
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    abi::allocate(size)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    CONTEXTS.with(|contexts| contexts.create(context, parent));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(context: u32, size: usize) -> u32 {
+    CONTEXTS.with(|contexts| u32::from(contexts.configure(context, size)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(context: u32) {
+    CONTEXTS.with(|contexts| contexts.tick(context));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    context: u32,
+    token: u32,
+    headers: usize,
+    body: usize,
+    _trailers: u32,
+) {
+    CONTEXTS.with(|contexts| contexts.answer(context, token, AnswerSize { headers, body }));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(context: u32, _count: u32, end: u32) -> u32 {
+    action(CONTEXTS.with(|contexts| contexts.on_request_headers(context, end != 0)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
+    let body = |request: &mut Request| {
+        if end != 0 {
+            request.without_body();
         }
-        action(self.0.on_request_headers())
-    }
-
-    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        if end {
-            self.0.without_body();
-        }
-        action(self.0.on_request_body(size))
-    }
-
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        action(self.0.on_request_trailers())
-    }
-
-    fn on_http_response_headers(&mut self, _count: usize, _end: bool) -> Action {
-        action(self.0.on_response_headers())
-    }
-
-    fn on_http_response_body(&mut self, size: usize, _end: bool) -> Action {
-        action(self.0.on_response_body(size))
-    }
-
-    fn on_log(&mut self) {
-        self.0.on_end();
-    }
+        request.on_request_body(size)
+    };
+    action(CONTEXTS.with(|contexts| contexts.on_request(context, body)))
 }
 
-/// Stands in where a root that is no filter is asked to handle a request: nothing passes.
-struct Unconfigured(Rc<dyn Host>);
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_trailers(context: u32, _count: u32) -> u32 {
+    action(CONTEXTS.with(|contexts| contexts.on_request(context, Request::on_request_trailers)))
+}
 
-impl Context for Unconfigured {}
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(context: u32, _count: u32, _end: u32) -> u32 {
+    action(CONTEXTS.with(|contexts| contexts.on_response(context, Request::on_response_headers)))
+}
 
-impl HttpContext for Unconfigured {
-    fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
-        self.0.reply(503, &[("content-type", "application/json")], b"{\"error\":\"internal_error\"}\n");
-        Action::Pause
-    }
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(context: u32, size: usize, _end: u32) -> u32 {
+    action(CONTEXTS.with(|contexts| contexts.on_response(context, |request| request.on_response_body(size))))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(context: u32) {
+    CONTEXTS.with(|contexts| contexts.delete(context));
 }

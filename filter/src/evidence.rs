@@ -5,13 +5,13 @@
 //! the operator chose so, goes on without evidence, and the gap in the numbers shows that).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
-use caracal_mandate::mcp::McpName;
-use caracal_mandate::verdict::DenyReason;
 use serde_json::Value;
 
 use crate::config::{AuditConfig, FilterConfig};
+use crate::event::{Event, Members, write_whole};
 use crate::host::{AnswerSize, CallToken, Host, Level};
 use crate::metrics;
 use crate::pause::Pause;
@@ -30,200 +30,25 @@ const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// The longest pause after failed deliveries, in milliseconds.
 const MAX_BACKOFF_MS: u64 = 5_000;
 
-/// One decision (contract gateway §A18).
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Position in this worker's events, from 1.
-    pub seq: u64,
-    /// Unix milliseconds.
-    pub occurred_at: u64,
-    /// The zone, as far as it is known for certain.
-    pub zone_id: Option<String>,
-    /// The request.
-    pub request_id: String,
-    /// `gateway_resource_request`, `gateway_denied` or `gateway_dry_run`. Of a replay the STS tells, where it is found.
-    pub event_type: &'static str,
-    /// `allow` or `deny`.
-    pub decision: &'static str,
-    /// `executed`, `refused`, `cancelled` or `dry_run`.
-    pub evaluation_status: &'static str,
-    /// The reason's code, for a deny.
-    pub reason: Option<&'static str>,
-    /// More about the request. Never path, query, header, body or token; of an MCP request, what it calls.
-    pub metadata: Metadata,
-}
+/// How many shared parts are looked through for the one of an event.
+const RECENTLY_SHARED: usize = 8;
 
-/// What an event says about its request.
-#[derive(Clone, Debug, Default)]
-pub struct Metadata {
-    /// `gateway` or `resource`.
-    pub role: &'static str,
-    /// The acting application.
-    pub application_id: Option<String>,
-    /// The resource.
-    pub resource: Option<String>,
-    /// First eight bytes of SHA-256 of the token, in hex.
-    pub subject_fingerprint: Option<String>,
-    /// `user` or `application`.
-    pub subject_kind: Option<&'static str>,
-    /// The mandate's id.
-    pub jti: Option<String>,
-    /// The HTTP method.
-    pub method: String,
-    /// The status that the caller got; 0 when none was sent.
-    pub gateway_status: u16,
-    /// `success`, `redirect`, `client_error`, `server_error` or `unknown`.
-    pub result_class: Option<&'static str>,
-    /// Milliseconds to the response headers.
-    pub latency_ms: u64,
-    /// Bytes of the response body.
-    pub response_bytes: u64,
-    /// The trace.
-    pub trace_id: Option<String>,
-    /// The upstream's host.
-    pub upstream_host: Option<String>,
-    /// How the credential travelled.
-    pub auth_mode: Option<String>,
-    /// Whose credential it was.
-    pub provider_id: Option<String>,
-    /// Through which connection.
-    pub connection_id: Option<String>,
-    /// Why the stream was cut off.
-    pub interrupted: Option<DenyReason>,
-    /// Why only the STS could decide.
-    pub doubt: Option<&'static str>,
-    /// The name of the decision.
-    pub decision_id: Option<String>,
-    /// `filter`, or `sts` where it was asked about this request.
-    pub decided_by: Option<&'static str>,
-    /// The messages of an MCP request, up to the one that was refused.
-    pub mcp: Vec<McpName>,
-}
-
-/// Writes the members of a JSON object; what is absent is left out. Every request's event is written, so nothing is built
-/// in between.
-struct Members(String);
-
-impl Members {
-    /// An object with room for so many bytes.
-    fn new(room: usize) -> Self {
-        let mut text = String::with_capacity(room);
-        text.push('{');
-        Self(text)
+/// A number in lower-case hex, without leading zeros.
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (64 - (number | 1).leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        let nibble = u32::try_from((number >> (digit * 4)) & 15).unwrap_or_default();
+        text.push(char::from_digit(nibble, 16).unwrap_or('0'));
     }
-
-    fn name(&mut self, name: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
-    }
-
-    fn text(&mut self, name: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            self.name(name);
-            push_text(&mut self.0, text);
-        }
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.raw(name, &number.to_string());
-    }
-
-    /// A member whose value is JSON already.
-    fn raw(&mut self, name: &str, json: &str) {
-        self.name(name);
-        self.0.push_str(json);
-    }
-
-    fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
-}
-
-/// Text as JSON. Nearly all of it needs no escapes.
-fn push_text(json: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
-    } else {
-        json.push_str(&Value::from(text).to_string());
-    }
-}
-
-impl Event {
-    /// The event as it is sent: JSON.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut members = Members::new(768);
-        members.number("seq", self.seq);
-        members.number("occurred_at", self.occurred_at);
-        members.text("zone_id", self.zone_id.as_deref());
-        members.text("request_id", Some(&self.request_id));
-        members.text("event_type", Some(self.event_type));
-        members.text("decision", Some(self.decision));
-        members.text("evaluation_status", Some(self.evaluation_status));
-        members.text("reason", self.reason);
-        members.raw("metadata", &self.metadata.to_json());
-        members.end()
-    }
-}
-
-impl Metadata {
-    fn to_json(&self) -> String {
-        let mut members = Members::new(512);
-        members.text("role", Some(self.role));
-        members.text("application_id", self.application_id.as_deref());
-        members.text("resource", self.resource.as_deref());
-        members.text("subject_fingerprint", self.subject_fingerprint.as_deref());
-        members.text("subject_kind", self.subject_kind);
-        members.text("jti", self.jti.as_deref());
-        members.text("method", Some(&self.method));
-        members.number("gateway_status", u64::from(self.gateway_status));
-        members.text("result_class", self.result_class);
-        members.number("latency_ms", self.latency_ms);
-        members.number("response_bytes", self.response_bytes);
-        members.text("trace_id", self.trace_id.as_deref());
-        members.text("upstream_host", self.upstream_host.as_deref());
-        members.text("auth_mode", self.auth_mode.as_deref());
-        members.text("provider_id", self.provider_id.as_deref());
-        members.text("connection_id", self.connection_id.as_deref());
-        members.text("doubt", self.doubt);
-        members.text("decision_id", self.decision_id.as_deref());
-        members.text("decided_by", self.decided_by);
-        if !self.mcp.is_empty() {
-            members.raw("mcp", &mcp_json(&self.mcp));
-        }
-        if let Some(reason) = self.interrupted {
-            let expired = reason == DenyReason::Expiring;
-            members.raw(if expired { "expiry_interrupted" } else { "revocation_interrupted" }, "true");
-        }
-        members.end()
-    }
-}
-
-fn mcp_json(names: &[McpName]) -> String {
-    let names: Vec<String> = names
-        .iter()
-        .map(|name| {
-            let mut members = Members::new(64);
-            members.text("method", Some(&name.method));
-            members.text("tool", name.tool.as_deref());
-            members.end()
-        })
-        .collect();
-    format!("[{}]", names.join(","))
 }
 
 /// An event that waits for Audit, as it will be sent.
 struct Waiting {
     seq: u64,
     occurred_at: u64,
-    json: String,
+    /// What it shares with other events.
+    shared: Rc<str>,
+    own: Box<str>,
 }
 
 /// Whether a request may go on as far as evidence is concerned.
@@ -243,7 +68,13 @@ pub struct Evidence {
     gateway: String,
     worker: String,
     incarnation: u64,
+    /// How the names of decisions begin.
+    decision_prefix: String,
     pending: VecDeque<Waiting>,
+    /// What the latest events shared, newest first.
+    shared: VecDeque<Rc<str>>,
+    /// Where the next one is written.
+    draft: String,
     reserved: usize,
     last_seq: u64,
     decisions: u64,
@@ -255,19 +86,27 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// No events yet. Worker and incarnation are new with every start of the VM.
+    /// No events yet. Worker and incarnation are new with every start of the VM. `None` without a random source to name
+    /// the worker by: Audit would take the events of two for those of one.
     #[must_use]
-    pub fn new(host: &dyn Host, config: &FilterConfig) -> Self {
+    pub fn new(host: &dyn Host, config: &FilterConfig) -> Option<Self> {
         let mut worker = [0_u8; 8];
         if !host.random(&mut worker) {
-            host.log(Level::Warn, "caracal evidence: no random source to name this worker by");
+            return None;
         }
-        Self {
+        let (worker, incarnation) = (to_hex(&worker), host.now());
+        let mut decision_prefix = [worker.as_str(), "-"].concat();
+        push_hex(&mut decision_prefix, incarnation);
+        decision_prefix.push('-');
+        Some(Self {
             config: config.audit.clone(),
             gateway: config.gateway_id.to_string(),
-            worker: to_hex(&worker),
-            incarnation: host.now(),
+            worker,
+            incarnation,
+            decision_prefix,
             pending: VecDeque::new(),
+            shared: VecDeque::new(),
+            draft: String::new(),
             reserved: 0,
             last_seq: 0,
             decisions: 0,
@@ -275,7 +114,7 @@ impl Evidence {
             batch_limit: MAX_BATCH,
             failures: 0,
             pause: Pause::default(),
-        }
+        })
     }
 
     /// The name of this worker, new with every start of the VM.
@@ -287,7 +126,10 @@ impl Evidence {
     /// A name for the next decision that nothing else has.
     pub fn next_decision(&mut self) -> String {
         self.decisions += 1;
-        format!("{}-{:x}-{:x}", self.worker, self.incarnation, self.decisions)
+        let mut name = String::with_capacity(self.decision_prefix.len() + 16);
+        name.push_str(&self.decision_prefix);
+        push_hex(&mut name, self.decisions);
+        name
     }
 
     /// Asks for a place before a request is decided.
@@ -305,16 +147,31 @@ impl Evidence {
     ///
     /// Refusals of callers that proved nothing take no more than half of the places while events wait, so that nobody
     /// without a mandate can make those with one wait. What is left out shows as a gap in the numbers.
-    pub fn record(&mut self, host: &dyn Host, mut event: Event) {
+    pub fn record(&mut self, host: &dyn Host, event: &Event<'_>) {
         self.release();
         self.last_seq += 1;
-        event.seq = self.last_seq;
-        if event.metadata.application_id.is_none() && self.pending.len() >= self.config.capacity / 2 {
+        if event.application_id.is_none() && self.pending.len() >= self.config.capacity / 2 {
             host.count(metrics::EVIDENCE_DROPPED, 1);
             return;
         }
-        let Event { seq, occurred_at, .. } = event;
-        self.pending.push_back(Waiting { seq, occurred_at, json: event.to_json() });
+        let shared = self.share(event);
+        self.draft.clear();
+        event.write_own(self.last_seq, &mut self.draft);
+        let (seq, occurred_at, own) = (self.last_seq, event.occurred_at, self.draft.as_str().into());
+        self.pending.push_back(Waiting { seq, occurred_at, shared, own });
+    }
+
+    /// What the event shares: the very text of an earlier one where they say the same.
+    fn share(&mut self, event: &Event<'_>) -> Rc<str> {
+        self.draft.clear();
+        event.write_shared(&mut self.draft);
+        if let Some(known) = self.shared.iter().find(|known| ***known == *self.draft) {
+            return Rc::clone(known);
+        }
+        let shared: Rc<str> = self.draft.as_str().into();
+        self.shared.truncate(RECENTLY_SHARED - 1);
+        self.shared.push_front(Rc::clone(&shared));
+        shared
     }
 
     /// Gives a reserved place back.
@@ -375,13 +232,7 @@ impl Evidence {
     }
 
     fn deliver(&mut self, host: &dyn Host, key: &GatewayKey) {
-        let events = self.next_batch();
-        let mut batch = Members::new(events.len() + 256);
-        batch.text("gateway", Some(&self.gateway));
-        batch.text("worker", Some(&self.worker));
-        batch.number("incarnation", self.incarnation);
-        batch.raw("events", &events);
-        let body = batch.end();
+        let body = self.next_delivery();
         let call = SignedCall {
             server: &self.config.server,
             method: "POST",
@@ -397,21 +248,38 @@ impl Evidence {
         }
     }
 
-    /// The oldest events as a JSON array: as many as one call may hold, and at least one.
-    fn next_batch(&self) -> String {
-        let mut events = String::from("[");
+    /// The oldest events: as many as one call may hold, and at least one.
+    fn next_delivery(&self) -> String {
+        let mut shared: Vec<&Rc<str>> = Vec::new();
+        let mut size = 0_usize;
+        let room = self.pending.iter().take(self.batch_limit).map(|event| event.own.len() + 16).sum();
+        let mut json = String::with_capacity(MAX_BATCH_BYTES.min(room) + 4_096);
+        let mut delivery = Members::begin(&mut json);
+        delivery.text("gateway", Some(&self.gateway));
+        delivery.text("worker", Some(&self.worker));
+        delivery.number("incarnation", self.incarnation);
+        delivery.raw("events", "[");
         for event in self.pending.iter().take(self.batch_limit) {
-            let first = events.len() == 1;
-            if !first && events.len().saturating_add(event.json.len()) > MAX_BATCH_BYTES {
+            let known =
+                shared.iter().rev().take(RECENTLY_SHARED).position(|known| Rc::ptr_eq(known, &event.shared));
+            let more = event.own.len() + if known.is_some() { 0 } else { event.shared.len() };
+            if size > 0 && size.saturating_add(more) > MAX_BATCH_BYTES {
                 break;
             }
-            if !first {
-                events.push(',');
+            if size > 0 {
+                delivery.json.push(',');
             }
-            events.push_str(&event.json);
+            size = size.saturating_add(more);
+            if known.is_none() {
+                shared.push(&event.shared);
+            }
+            let at = shared.len().saturating_sub(1 + known.unwrap_or(0));
+            write_whole(at, &event.own, delivery.json);
         }
-        events.push(']');
-        events
+        delivery.json.push(']');
+        delivery.list("shared", shared.into_iter().map(AsRef::as_ref));
+        delivery.end();
+        json
     }
 
     /// Audit refused the call itself: the next one holds fewer events. An event that is refused on its own will never
@@ -444,45 +312,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_event_says_is_the_same_json_whatever_is_in_it() {
-        for text in
-            ["plain", "", "quote\" back\\slash", "line\nend\t\u{0}\u{1f}", "käse 🦀", "\u{7f}\u{2028}"]
-        {
-            let mcp = vec![
-                McpName { method: text.to_owned(), tool: Some(text.to_owned()) },
-                McpName { method: "m".to_owned(), tool: None },
-            ];
-            let metadata = Metadata {
-                role: "resource",
-                method: text.to_owned(),
-                jti: Some(text.to_owned()),
-                gateway_status: 200,
-                mcp,
-                interrupted: Some(DenyReason::Revoked),
-                ..Metadata::default()
-            };
-            let event = Event {
-                seq: u64::MAX,
-                occurred_at: 7,
-                zone_id: None,
-                request_id: text.to_owned(),
-                event_type: "gateway_denied",
-                decision: "deny",
-                evaluation_status: "refused",
-                reason: Some("revoked"),
-                metadata,
-            };
-            let read: Value = serde_json::from_str(&event.to_json()).unwrap();
-            let expected = serde_json::json!({
-                "seq": u64::MAX, "occurred_at": 7, "request_id": text, "event_type": "gateway_denied",
-                "decision": "deny", "evaluation_status": "refused", "reason": "revoked",
-                "metadata": {
-                    "role": "resource", "jti": text, "method": text, "gateway_status": 200, "latency_ms": 0,
-                    "response_bytes": 0, "mcp": [{ "method": text, "tool": text }, { "method": "m" }],
-                    "revocation_interrupted": true,
-                },
-            });
-            assert_eq!(read, expected);
+    fn numbers_in_hex_are_as_they_are_formatted() {
+        for number in [0, 1, 15, 16, 255, 256, 0x18b_cfe5_6800, u64::MAX - 1, u64::MAX] {
+            let mut text = String::new();
+            push_hex(&mut text, number);
+            assert_eq!(text, format!("{number:x}"));
         }
     }
 }

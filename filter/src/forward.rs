@@ -2,7 +2,7 @@
 //! (contract gateway §A15 and §A16).
 
 use caracal_mandate::header;
-use caracal_mandate::path::{DecodedPath, escape_path, split_target};
+use caracal_mandate::path::{DecodedPath, escape_path, split_target, stays_as_it_is};
 use caracal_mandate::upstream::{Scheme, UpstreamUrl};
 use caracal_mandate::verdict::DenyReason;
 
@@ -53,13 +53,18 @@ impl Inbound {
     /// The first value of a header.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
+        self.values(name).next()
     }
 
     /// All values of a header.
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<&[u8]> {
-        self.headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_slice()).collect()
+        self.values(name).collect()
+    }
+
+    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.as_bytes();
+        self.headers.iter().filter(move |(header, _)| *header == name).map(|(_, value)| value)
     }
 
     /// The method.
@@ -76,7 +81,7 @@ impl Inbound {
 
     /// Whether the announced body is larger than allowed.
     pub(crate) fn too_large(&self, limit: u64) -> bool {
-        self.all("content-length").iter().any(|value| {
+        self.values("content-length").any(|value| {
             let length = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse::<u64>().ok());
             length.is_none_or(|length| length > limit)
         })
@@ -88,7 +93,7 @@ impl Inbound {
         self.first("accept").is_some_and(|value| value.windows(events.len()).any(|part| part == events))
     }
 
-    fn names(&self) -> Vec<&str> {
+    fn names(&self) -> Vec<&[u8]> {
         distinct_names(&self.headers)
     }
 }
@@ -101,32 +106,40 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
     if inbound.too_large(worker.config.max_body_bytes) {
         return Err(DenyReason::PayloadTooLarge);
     }
-    // What was judged is what is sent: the decoded path, escaped anew.
-    let (path, query) = split_target(inbound.path());
-    let path = DecodedPath::parse(path).map_err(|_| DenyReason::PathTraversal)?;
-    let mut target = escape_path(path.as_bytes()).into_bytes();
-    if let Some(query) = query {
-        target.push(b'?');
-        target.extend_from_slice(query);
-    }
+    let target = escaped_anew(inbound.path())?;
     let host = worker.host.as_ref();
     if let Some(protocol) = upgrade(&worker.config, inbound) {
         host.set_header(Direction::Request, "connection", b"upgrade");
         host.set_header(Direction::Request, "upgrade", protocol.as_bytes());
     }
     for name in inbound.names() {
-        let mandate = name == "authorization" && !worker.config.forward_mandate;
-        if mandate || name.starts_with("x-caracal-") || header::overrides_request(name.as_bytes()) {
+        let mandate = name == b"authorization" && !worker.config.forward_mandate;
+        if mandate || name.starts_with(b"x-caracal-") || header::overrides_request(name) {
             host.remove_header(Direction::Request, name);
         }
     }
-    if target != inbound.path() {
+    if let Some(target) = target {
         host.set_header(Direction::Request, ":path", &target);
     }
-    if inbound.all("x-request-id") != [inbound.request_id.as_bytes()] {
+    if !inbound.values("x-request-id").eq([inbound.request_id.as_bytes()]) {
         host.set_header(Direction::Request, "x-request-id", inbound.request_id.as_bytes());
     }
     Ok(())
+}
+
+/// What was judged is what is sent: the decoded path, escaped anew. `None` where that is what stands there.
+fn escaped_anew(raw: &[u8]) -> Result<Option<Vec<u8>>, DenyReason> {
+    let (path, query) = split_target(raw);
+    if stays_as_it_is(path) {
+        return Ok(None);
+    }
+    let path = DecodedPath::parse(path).map_err(|_| DenyReason::PathTraversal)?;
+    let mut target = escape_path(path.as_bytes()).into_bytes();
+    if let Some(query) = query {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
+    Ok(Some(target).filter(|target| *target != raw))
 }
 
 /// Prepares a request that would be refused for the service behind this filter: as it came, but without what only the
@@ -134,7 +147,7 @@ pub fn to_resource(worker: &Worker, inbound: &Inbound) -> Result<(), DenyReason>
 pub fn untouched(worker: &Worker, inbound: &Inbound) {
     let host = worker.host.as_ref();
     for name in inbound.names() {
-        if name.starts_with("x-caracal-") {
+        if name.starts_with(b"x-caracal-") {
             host.remove_header(Direction::Request, name);
         }
     }
@@ -177,12 +190,12 @@ pub fn to_upstream(
         }
     };
 
-    let rewritten = ["authorization", "baggage", "traceparent", "x-request-id"];
+    let rewritten: [&[u8]; 4] = [b"authorization", b"baggage", b"traceparent", b"x-request-id"];
     let upgrades = upgrade(&worker.config, inbound);
     for name in inbound.names() {
-        let replaced = credential.header.as_ref().is_some_and(|(header, _)| header == name);
-        let ours = rewritten.contains(&name) || name.starts_with("x-envoy-");
-        if replaced || ours || header::stripped_from_request(name.as_bytes()) {
+        let replaced = credential.header.as_ref().is_some_and(|(header, _)| header.as_bytes() == name);
+        let ours = rewritten.contains(&name) || name.starts_with(b"x-envoy-");
+        if replaced || ours || header::stripped_from_request(name) {
             host.remove_header(Direction::Request, name);
         }
     }
@@ -242,7 +255,9 @@ pub fn clean_response(worker: &Worker, inbound: &Inbound, exp: i64) -> Answered 
         let left = exp.saturating_sub(now).max(0).to_string();
         host.set_header(Direction::Response, "x-caracal-token-expires-in", left.as_bytes());
     }
-    host.set_header(Direction::Response, "x-request-id", inbound.request_id.as_bytes());
+    if worker.config.response_request_id {
+        host.set_header(Direction::Response, "x-request-id", inbound.request_id.as_bytes());
+    }
     // Looked at only where the caller asked for it: that is known without the host.
     let events = inbound.asks_for_events()
         && host
@@ -256,16 +271,16 @@ fn strip_response(host: &dyn Host, status: u16) {
     let headers = host.headers(Direction::Response);
     let nominated: Vec<Vec<u8>> = headers
         .iter()
-        .filter(|(name, _)| name == "connection")
+        .filter(|(name, _)| *name == b"connection")
         .flat_map(|(_, value)| header::connection_nominated(value))
         .collect();
     // By these two the upstream agrees to the other protocol that the request asked for.
-    let switches = |name: &str| status == 101 && matches!(name, "connection" | "upgrade");
-    let goes = |name: &str, value: &[u8]| {
-        header::stripped_from_response(name.as_bytes())
-            || name.starts_with("x-envoy-")
-            || nominated.iter().any(|nominated| nominated == name.as_bytes())
-            || (matches!(name, "location" | "content-location") && !header::location_stays(value))
+    let switches = |name: &[u8]| status == 101 && matches!(name, b"connection" | b"upgrade");
+    let goes = |name: &[u8], value: &[u8]| {
+        header::stripped_from_response(name)
+            || name.starts_with(b"x-envoy-")
+            || nominated.iter().any(|nominated| nominated == name)
+            || (matches!(name, b"location" | b"content-location") && !header::location_stays(value))
     };
     for name in distinct_names(&headers) {
         // One value that may not pass takes all of its name along.
@@ -276,10 +291,10 @@ fn strip_response(host: &dyn Host, status: u16) {
 }
 
 /// Every name once, without pseudo-headers.
-fn distinct_names(headers: &Headers) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::with_capacity(headers.len());
-    for (name, _) in headers {
-        if !name.starts_with(':') && !names.contains(&name.as_str()) {
+fn distinct_names(headers: &Headers) -> Vec<&[u8]> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for (name, _) in headers.iter() {
+        if !name.starts_with(b":") && !names.contains(&name) {
             names.push(name);
         }
     }

@@ -5,15 +5,26 @@
 //! Everything above works on [`Host`] and is tested natively.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
-
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 
 use crate::abi::{self, Done, Status};
+pub use crate::headers::Headers;
 
-/// All headers of one direction, in order. Names are lower case.
-pub type Headers = Vec<(String, Vec<u8>)>;
+/// The ABI's numbers of what there is to read and write.
+mod kind {
+    pub(super) const REQUEST_HEADERS: u32 = 0;
+    pub(super) const RESPONSE_HEADERS: u32 = 2;
+    pub(super) const CALL_HEADERS: u32 = 6;
+    pub(super) const REQUEST_BODY: u32 = 0;
+    pub(super) const CALL_BODY: u32 = 4;
+    pub(super) const CONFIGURATION: u32 = 7;
+    pub(super) const REQUEST: u32 = 0;
+    pub(super) const RESPONSE: u32 = 1;
+    pub(super) const COUNTER: u32 = 0;
+    pub(super) const GAUGE: u32 = 1;
+    pub(super) const INFO: u32 = 2;
+    pub(super) const WARN: u32 = 3;
+    pub(super) const ERROR: u32 = 4;
+}
 
 /// How important a log line is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,7 +119,7 @@ pub trait Host {
     /// Replaces all headers of a name by one.
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]);
     /// Removes all headers of a name.
-    fn remove_header(&self, direction: Direction, name: &str);
+    fn remove_header(&self, direction: Direction, name: &[u8]);
     /// The first bytes of the request's body, of which so many are there. Only while the body is being handled.
     fn request_body(&self, size: usize) -> Vec<u8>;
     /// A property of the stream.
@@ -140,29 +151,76 @@ pub trait Host {
     /// prepared with them must not pass.
     #[must_use]
     fn failed(&self) -> bool;
-    /// Adds to a counter.
+    /// Adds to a counter. The host shows it before long, not at once.
     fn count(&self, metric: &str, by: u64);
     /// Sets a gauge.
     fn gauge(&self, metric: &str, value: u64);
 }
 
+/// A metric that is in use.
+struct Metric {
+    name: String,
+    /// The host's number for it.
+    id: u32,
+    /// What was counted and the host was not told of yet.
+    untold: u64,
+}
+
 /// Envoy.
 #[derive(Default)]
 pub struct EnvoyHost {
-    /// The few dozen names that are in use, with the host's ids.
-    metrics: RefCell<Vec<(String, u32)>>,
+    /// The few dozen that are in use.
+    metrics: RefCell<Vec<Metric>>,
     failed: Cell<bool>,
+    /// The context that the host calls about.
+    context: Cell<u32>,
+    /// Calls under way, with the contexts that made them.
+    calls: RefCell<Vec<(u32, u32)>>,
 }
 
 impl EnvoyHost {
-    fn metric(&self, kind: MetricType, name: &str) -> Option<u32> {
+    fn metric(&self, kind: u32, name: &str, act: impl FnOnce(&mut Metric)) {
         let mut metrics = self.metrics.borrow_mut();
-        if let Some((_, id)) = metrics.iter().find(|(known, _)| known == name) {
-            return Some(*id);
+        if let Some(metric) = metrics.iter_mut().find(|metric| metric.name == name) {
+            return act(metric);
         }
-        let id = abi::define_metric(kind as u32, name).ok()?;
-        metrics.push((name.to_owned(), id));
-        Some(id)
+        if let Ok(id) = abi::define_metric(kind, name) {
+            let mut metric = Metric { name: name.to_owned(), id, untold: 0 };
+            act(&mut metric);
+            metrics.push(metric);
+        }
+    }
+
+    /// Tells the host what was counted since. What it does not take is told again the next time.
+    pub(crate) fn flush(&self) {
+        for metric in self.metrics.borrow_mut().iter_mut().filter(|metric| metric.untold > 0) {
+            let by = i64::try_from(metric.untold).unwrap_or(i64::MAX);
+            if abi::increment(metric.id, by).is_ok() {
+                metric.untold = 0;
+            }
+        }
+    }
+
+    /// The host calls about this context.
+    pub(crate) fn at(&self, context: u32) {
+        self.context.set(context);
+    }
+
+    /// Makes a context the one that calls are about; `false` where it is gone.
+    pub(crate) fn act_for(&self, context: u32) -> bool {
+        abi::act_for(context).is_ok()
+    }
+
+    /// Which context made the call that is answered; the host's own word where that is not known.
+    pub(crate) fn answered(&self, token: u32, told: u32) -> u32 {
+        let mut calls = self.calls.borrow_mut();
+        let at = calls.iter().position(|(known, _)| *known == token);
+        at.map_or(told, |at| calls.swap_remove(at).1)
+    }
+
+    /// A context is gone; its calls will not be answered.
+    pub(crate) fn forget_calls(&self, context: u32) {
+        self.calls.borrow_mut().retain(|(_, caller)| *caller != context);
     }
 
     /// Remembers that a call failed on which a decision rests.
@@ -176,13 +234,13 @@ impl EnvoyHost {
 
 fn map_type(direction: Direction) -> u32 {
     match direction {
-        Direction::Request => MapType::HttpRequestHeaders as u32,
-        Direction::Response => MapType::HttpResponseHeaders as u32,
+        Direction::Request => kind::REQUEST_HEADERS,
+        Direction::Response => kind::RESPONSE_HEADERS,
     }
 }
 
 fn call_header(name: &str) -> Option<Vec<u8>> {
-    abi::map_value(MapType::HttpCallResponseHeaders as u32, name).ok()
+    abi::map_value(kind::CALL_HEADERS, name).ok()
 }
 
 impl Host for EnvoyHost {
@@ -201,18 +259,18 @@ impl Host for EnvoyHost {
 
     fn log(&self, level: Level, message: &str) {
         let level = match level {
-            Level::Info => LogLevel::Info,
-            Level::Warn => LogLevel::Warn,
-            Level::Error => LogLevel::Error,
+            Level::Info => kind::INFO,
+            Level::Warn => kind::WARN,
+            Level::Error => kind::ERROR,
         };
-        let _: Done = abi::log(level as u32, message);
+        let _: Done = abi::log(level, message);
     }
 
     fn configuration(&self, size: usize) -> Vec<u8> {
         if size == 0 {
             return Vec::new();
         }
-        abi::buffer(BufferType::PluginConfiguration as u32, size).unwrap_or_default()
+        abi::buffer(kind::CONFIGURATION, size).unwrap_or_default()
     }
 
     fn tick_every(&self, millis: u64) -> bool {
@@ -220,10 +278,10 @@ impl Host for EnvoyHost {
     }
 
     fn headers(&self, direction: Direction) -> Headers {
-        let pairs = self.needed(abi::map(map_type(direction))).and_then(|bytes| abi::pairs(&bytes));
+        let pairs = self.needed(abi::map(map_type(direction))).and_then(Headers::read);
         pairs.unwrap_or_else(|| {
             self.failed.set(true);
-            Headers::new()
+            Headers::default()
         })
     }
 
@@ -238,7 +296,7 @@ impl Host for EnvoyHost {
         self.needed(abi::replace(map_type(direction), name, value));
     }
 
-    fn remove_header(&self, direction: Direction, name: &str) {
+    fn remove_header(&self, direction: Direction, name: &[u8]) {
         self.needed(abi::remove(map_type(direction), name));
     }
 
@@ -246,7 +304,7 @@ impl Host for EnvoyHost {
         if size == 0 {
             return Vec::new();
         }
-        abi::buffer(BufferType::HttpRequestBody as u32, size).unwrap_or_default()
+        abi::buffer(kind::REQUEST_BODY, size).unwrap_or_default()
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
@@ -273,26 +331,25 @@ impl Host for EnvoyHost {
     }
 
     fn resume(&self) {
-        let _: Done = abi::resume(StreamType::HttpRequest as u32);
+        let _: Done = abi::resume(kind::REQUEST);
     }
 
     fn reset(&self) {
-        let _: Done = abi::close(StreamType::HttpResponse as u32);
+        let _: Done = abi::close(kind::RESPONSE);
     }
 
     fn reset_stream(&self, context: u32) {
         // Where the context is gone already, the stream is as well.
-        if hostcalls::set_effective_context(context).is_ok() {
+        if self.act_for(context) {
             self.reset();
         }
     }
 
     fn call(&self, call: &Call<'_>) -> Result<CallToken, CallError> {
-        let body = if call.body.is_empty() { None } else { Some(call.body) };
-        let timeout = Duration::from_millis(call.timeout_ms);
-        hostcalls::dispatch_http_call(call.cluster, call.headers.clone(), body, Vec::new(), timeout)
-            .map(CallToken)
-            .map_err(|_| CallError)
+        let timeout = u32::try_from(call.timeout_ms).unwrap_or(u32::MAX);
+        let token = abi::call(call.cluster, &call.headers, call.body, timeout).map_err(|_| CallError)?;
+        self.calls.borrow_mut().push((token, self.context.get()));
+        Ok(CallToken(token))
     }
 
     fn answer(&self, size: AnswerSize) -> Option<Answer> {
@@ -303,11 +360,7 @@ impl Host for EnvoyHost {
         let status = call_header(":status")?;
         let media_type = call_header("content-type").unwrap_or_default();
         let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let body = if size.body == 0 {
-            Vec::new()
-        } else {
-            abi::buffer(BufferType::HttpCallResponseBody as u32, size.body).ok()?
-        };
+        let body = if size.body == 0 { Vec::new() } else { abi::buffer(kind::CALL_BODY, size.body).ok()? };
         Some(Answer {
             status: std::str::from_utf8(&status).ok()?.parse().ok()?,
             media_type: String::from_utf8_lossy(media_type).to_ascii_lowercase(),
@@ -324,14 +377,13 @@ impl Host for EnvoyHost {
     }
 
     fn count(&self, metric: &str, by: u64) {
-        if let Some(id) = self.metric(MetricType::Counter, metric) {
-            let _: Done = abi::increment(id, i64::try_from(by).unwrap_or(i64::MAX));
-        }
+        self.metric(kind::COUNTER, metric, |metric| metric.untold = metric.untold.saturating_add(by));
     }
 
     fn gauge(&self, metric: &str, value: u64) {
-        if let Some(id) = self.metric(MetricType::Gauge, metric) {
-            let _: Done = abi::record(id, value);
-        }
+        // Always: all workers set the same one.
+        self.metric(kind::GAUGE, metric, |metric| {
+            let _: Done = abi::record(metric.id, value);
+        });
     }
 }

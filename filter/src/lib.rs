@@ -10,16 +10,23 @@ pub mod circuit;
 pub mod config;
 pub mod crypto;
 mod discovery;
+#[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "only a host calls it"))]
+mod dispatch;
+#[cfg(target_arch = "wasm32")]
 mod entry;
+pub mod event;
 pub mod evidence;
 pub mod exchange;
 pub mod feed;
 mod fields;
 pub mod forward;
+mod headers;
 pub mod host;
 mod jwt_authn;
 pub mod known;
 pub mod live;
+#[cfg(target_arch = "wasm32")]
+mod memory;
 pub mod metrics;
 pub mod pause;
 pub mod pure;

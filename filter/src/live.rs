@@ -54,7 +54,7 @@ impl LiveStreams {
     /// being handled, so nothing may come after this.
     pub(crate) fn cut_off(&mut self, host: &dyn Host, state: &FeedState) {
         for stream in &self.0 {
-            let reason = ended(&stream.mandate, stream.upgraded, state, host.now());
+            let reason = ended(&stream.mandate, stream.upgraded, state, host);
             if let (Some(reason), None) = (reason, stream.cut.get()) {
                 stream.cut.set(Some(reason));
                 host.count(metrics::interruptions(reason), 1);
@@ -70,12 +70,13 @@ pub(crate) fn ended(
     mandate: &VerifiedMandate,
     upgraded: bool,
     state: &FeedState,
-    now: u64,
+    host: &dyn Host,
 ) -> Option<DenyReason> {
     let zone = state.zone(&mandate.claims.zone_id);
     if zone.is_none_or(|zone| zone.revoked.first_revoked(&mandate.anchors).is_some()) {
         return Some(DenyReason::Revoked);
     }
-    let now = i64::try_from(now / 1_000).unwrap_or(i64::MAX);
-    (upgraded && mandate.claims.exp <= now).then_some(DenyReason::Expiring)
+    // The host is asked for the time where it matters: every part of every response comes by here.
+    let expired = || mandate.claims.exp <= i64::try_from(host.now() / 1_000).unwrap_or(i64::MAX);
+    (upgraded && expired()).then_some(DenyReason::Expiring)
 }

@@ -1,5 +1,7 @@
 //! What one request leaves behind: collected along the way, turned into an event at its end.
 
+use std::rc::Rc;
+
 use caracal_mandate::claims::SubjectType;
 use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
@@ -9,76 +11,97 @@ use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::{DenyReason, Doubt, VerifiedMandate};
 
 use crate::config::Role;
-use crate::evidence::{Event, Metadata};
+use crate::event::Event;
 use crate::forward::Inbound;
 use crate::reply::Refusal;
 
 /// The record of a request. It starts as an allow that was executed.
 pub struct Record {
     started: u64,
-    zone_id: Option<String>,
+    role: Role,
+    mandate: Option<Rc<VerifiedMandate>>,
+    resource: Option<ResourceIdentifier>,
+    /// What evidence calls the token by, verified or not.
+    fingerprint: Option<String>,
     event_type: &'static str,
     decision: &'static str,
     evaluation_status: &'static str,
     reason: Option<&'static str>,
-    metadata: Metadata,
+    status: u16,
+    result_class: Option<&'static str>,
+    latency_ms: u64,
+    response_bytes: u64,
+    upstream_host: Option<String>,
+    auth_mode: Option<String>,
+    provider_id: Option<String>,
+    connection_id: Option<String>,
+    interrupted: Option<DenyReason>,
+    doubt: Option<&'static str>,
+    decision_id: Option<String>,
+    decided_by: &'static str,
+    mcp: Vec<McpName>,
 }
 
 /// As much of a method as is written down.
 const MAX_METHOD_BYTES: usize = 32;
 
 impl Record {
-    /// An empty record of a request that started now (unix milliseconds).
+    /// An empty record.
     #[must_use]
-    pub fn new(started: u64, role: Role) -> Self {
+    pub fn new(role: Role) -> Self {
         Self {
-            started,
-            zone_id: None,
+            started: 0,
+            role,
+            mandate: None,
+            resource: None,
+            fingerprint: None,
             event_type: "gateway_resource_request",
             decision: "allow",
             evaluation_status: "executed",
             reason: None,
-            metadata: Metadata { role: role.name(), decided_by: Some("filter"), ..Metadata::default() },
+            status: 0,
+            result_class: None,
+            latency_ms: 0,
+            response_bytes: 0,
+            upstream_host: None,
+            auth_mode: None,
+            provider_id: None,
+            connection_id: None,
+            interrupted: None,
+            doubt: None,
+            decision_id: None,
+            decided_by: "filter",
+            mcp: Vec::new(),
         }
+    }
+
+    /// The request starts now (unix milliseconds).
+    pub fn start(&mut self, now: u64) {
+        self.started = now;
     }
 
     /// The name of this decision, by which logs and evidence find each other.
     pub fn begin(&mut self, decision_id: String) {
-        self.metadata.decision_id = Some(decision_id);
-    }
-
-    /// What the headers say.
-    pub fn request(&mut self, inbound: &Inbound) {
-        let method = inbound.method();
-        let shown = method.get(..MAX_METHOD_BYTES).unwrap_or(method);
-        self.metadata.method = String::from_utf8_lossy(shown).into_owned();
-        let traceparent = inbound.first("traceparent").filter(|value| header::valid_traceparent(value));
-        self.metadata.trace_id =
-            traceparent.and_then(|value| value.get(3..35)).map(|id| String::from_utf8_lossy(id).into_owned());
+        self.decision_id = Some(decision_id);
     }
 
     /// What was found out on the way to the decision. Only a verified mandate says who acted.
-    pub fn decision(&mut self, resource: Option<&ResourceIdentifier>, mandate: Option<&VerifiedMandate>) {
-        self.metadata.resource = resource.map(ToString::to_string);
-        let Some(VerifiedMandate { claims, fingerprint, .. }) = mandate else { return };
-        self.metadata.subject_fingerprint = Some(to_hex(fingerprint));
-        self.zone_id = Some(claims.zone_id.to_string());
-        self.metadata.application_id = Some(claims.client_id.to_string());
-        self.metadata.jti = Some(claims.jti.to_string());
-        self.metadata.subject_kind = Some(match claims.sub_type {
-            SubjectType::Application => "application",
-            SubjectType::User => "user",
-        });
+    pub fn decision(&mut self, resource: Option<ResourceIdentifier>, mandate: Option<Rc<VerifiedMandate>>) {
+        self.resource = resource;
+        if let Some(mandate) = mandate {
+            self.fingerprint = Some(to_hex(&mandate.fingerprint));
+            self.mandate = Some(mandate);
+        }
     }
 
     /// What the messages of an MCP request call.
     pub fn mcp(&mut self, names: Vec<McpName>) {
-        self.metadata.mcp = names;
+        self.mcp = names;
     }
 
     /// Why the STS is asked.
     pub fn doubt(&mut self, doubt: Doubt) {
-        self.metadata.doubt = match doubt {
+        self.doubt = match doubt {
             Doubt::CredentialMissing => Some("credential_missing"),
             Doubt::FilterBehind => Some("filter_behind"),
             Doubt::PolicyChanged => Some("policy_changed"),
@@ -89,27 +112,27 @@ impl Record {
 
     /// The STS is asked about this very request.
     pub fn asked(&mut self) {
-        self.metadata.decided_by = Some("sts");
+        self.decided_by = "sts";
     }
 
     /// How the STS lets the request go on.
     pub fn directive(&mut self, directive: &Directive) {
         let named = |text: &String| if text.is_empty() { None } else { Some(text.clone()) };
-        self.metadata.auth_mode = named(&directive.auth_mode);
-        self.metadata.provider_id = named(&directive.provider_id);
-        self.metadata.connection_id = named(&directive.connection_id);
+        self.auth_mode = named(&directive.auth_mode);
+        self.provider_id = named(&directive.provider_id);
+        self.connection_id = named(&directive.connection_id);
     }
 
     /// Where the request goes.
     pub fn upstream(&mut self, host: String) {
-        self.metadata.upstream_host = Some(host);
+        self.upstream_host = Some(host);
     }
 
     /// Response headers arrived.
     pub fn answered(&mut self, now: u64, status: u16) {
-        self.metadata.latency_ms = now.saturating_sub(self.started);
-        self.metadata.gateway_status = status;
-        self.metadata.result_class = Some(match status {
+        self.latency_ms = now.saturating_sub(self.started);
+        self.status = status;
+        self.result_class = Some(match status {
             200..=299 => "success",
             300..=399 => "redirect",
             400..=499 => "client_error",
@@ -121,18 +144,18 @@ impl Record {
     /// Part of the response's body passed.
     pub fn body(&mut self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.metadata.response_bytes = self.metadata.response_bytes.saturating_add(bytes);
+        self.response_bytes = self.response_bytes.saturating_add(bytes);
     }
 
     /// The stream was cut off.
     pub fn interrupt(&mut self, reason: DenyReason) {
-        self.metadata.interrupted = Some(reason);
+        self.interrupted = Some(reason);
     }
 
     /// Why the stream was cut off, if it was.
     #[must_use]
     pub fn interrupted(&self) -> Option<DenyReason> {
-        self.metadata.interrupted
+        self.interrupted
     }
 
     /// The request was refused.
@@ -141,8 +164,8 @@ impl Record {
         self.decision = "deny";
         self.evaluation_status = "refused";
         self.reason = Some(refusal.reason.label());
-        self.metadata.latency_ms = now.saturating_sub(self.started);
-        self.metadata.gateway_status = refusal.status;
+        self.latency_ms = now.saturating_sub(self.started);
+        self.status = refusal.status;
     }
 
     /// The request would be refused, and passes. `false` when that was known already: the first reason counts.
@@ -166,25 +189,52 @@ impl Record {
 
     /// What a request without a verified mandate presented.
     pub fn presented(&mut self, inbound: &Inbound) {
-        if self.metadata.subject_fingerprint.is_none() {
+        if self.mandate.is_none() {
             let token = inbound.first("authorization").and_then(|value| header::bearer(value).ok());
-            self.metadata.subject_fingerprint = token.map(|token| header::fingerprint(token.as_bytes()));
+            self.fingerprint = token.map(|token| header::fingerprint(token.as_bytes()));
         }
     }
 
     /// The event. `zone` is what the operator bound, for requests without a verified mandate.
     #[must_use]
-    pub fn to_event(&self, request_id: &str, zone: Option<String>) -> Event {
+    pub fn to_event<'a>(&'a self, inbound: &'a Inbound, zone: Option<&'a str>) -> Event<'a> {
+        let method = inbound.method();
+        let shown = method.get(..MAX_METHOD_BYTES).unwrap_or(method);
+        let traceparent = inbound.first("traceparent").filter(|value| header::valid_traceparent(value));
+        let trace_id = traceparent.and_then(|value| std::str::from_utf8(value.get(3..35)?).ok());
+        let claims = self.mandate.as_ref().map(|mandate| &mandate.claims);
         Event {
-            seq: 0,
             occurred_at: self.started,
-            zone_id: self.zone_id.clone().or(zone),
-            request_id: request_id.to_owned(),
+            zone_id: claims.map(|claims| claims.zone_id.as_str()).or(zone),
+            request_id: inbound.request_id(),
             event_type: self.event_type,
             decision: self.decision,
             evaluation_status: self.evaluation_status,
             reason: self.reason,
-            metadata: self.metadata.clone(),
+            role: self.role.name(),
+            application_id: claims.map(|claims| claims.client_id.as_str()),
+            resource: self.resource.as_ref().map(ResourceIdentifier::as_str),
+            subject_fingerprint: self.fingerprint.as_deref(),
+            subject_kind: claims.map(|claims| match claims.sub_type {
+                SubjectType::Application => "application",
+                SubjectType::User => "user",
+            }),
+            jti: claims.map(|claims| claims.jti.as_str()),
+            method: String::from_utf8_lossy(shown),
+            gateway_status: self.status,
+            result_class: self.result_class,
+            latency_ms: self.latency_ms,
+            response_bytes: self.response_bytes,
+            trace_id,
+            upstream_host: self.upstream_host.as_deref(),
+            auth_mode: self.auth_mode.as_deref(),
+            provider_id: self.provider_id.as_deref(),
+            connection_id: self.connection_id.as_deref(),
+            interrupted: self.interrupted,
+            doubt: self.doubt,
+            decision_id: self.decision_id.as_deref(),
+            decided_by: Some(self.decided_by),
+            mcp: &self.mcp,
         }
     }
 }

@@ -65,6 +65,15 @@ pub enum Root {
     Filter(Rc<Worker>),
 }
 
+impl Worker {
+    /// Notes something about the stream that is being handled, where anybody reads it.
+    pub(crate) fn note(&self, key: &str, value: &str) {
+        if self.config.filter_state {
+            self.host.filter_state(key, value);
+        }
+    }
+}
+
 impl Root {
     /// Reads the configuration. An error is logged, and the host then refuses the plugin.
     pub fn configure(host: &Rc<dyn Host>, text: &[u8]) -> Option<Self> {
@@ -108,7 +117,8 @@ impl Root {
                     verifier.name()
                 );
                 host.log(Level::Info, &message);
-                let evidence = Evidence::new(host.as_ref(), &config);
+                let evidence = Evidence::new(host.as_ref(), &config)
+                    .ok_or("the host has no random source to name this worker by")?;
                 let feed = match config.feed {
                     FeedSource::Singleton => Feed::Shared(View::default()),
                     FeedSource::Worker { wait_s } => {

@@ -142,14 +142,13 @@ pub enum Feed {
 }
 
 impl Feed {
-    /// The state, caught up and at most `max_age_ms` old, and the time to decide at: the own clock's, but never before
+    /// The state, caught up and at most `max_age_ms` old, and the time to decide at: the own clock's (`now`), but never before
     /// what the STS said. Anchors are forgotten by the STS's time, so a mandate that one of them could still name has
     /// expired by then, also where the own clock was set back.
     ///
     /// # Errors
     /// [`Stale`]: no snapshot yet, last poll too long ago, or a clock that went backwards.
-    pub fn fresh(&mut self, host: &dyn Host, max_age_ms: u64) -> Result<(&FeedState, u64), Stale> {
-        let now = host.now();
+    pub fn fresh(&mut self, host: &dyn Host, now: u64, max_age_ms: u64) -> Result<(&FeedState, u64), Stale> {
         let (state, polled_at, time) = match self {
             Self::Shared(view) => {
                 let status = view.caught_up(host)?;
@@ -160,7 +159,8 @@ impl Feed {
                 (poller.state(), polled_at, poller.state().time)
             }
         };
-        let age = now.checked_sub(polled_at).ok_or(Stale)?;
+        // Where the poll is newer than `now`, it may have been answered since.
+        let age = now.checked_sub(polled_at).or_else(|| host.now().checked_sub(polled_at)).ok_or(Stale)?;
         if age > max_age_ms { Err(Stale) } else { Ok((state, now.max(time))) }
     }
 

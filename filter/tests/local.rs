@@ -321,8 +321,9 @@ fn evidence_tells_who_decided_and_why_the_sts_was_asked() {
     let host = std::rc::Rc::clone(&world.host);
     world.root.on_tick(host.as_ref());
     let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
-    let events: Vec<_> = batch["events"].as_array().unwrap().iter().map(|event| &event["metadata"]).collect();
-    let told: Vec<_> = events.iter().map(|metadata| (&metadata["decided_by"], &metadata["doubt"])).collect();
+    let events = caracal_mandate::delivery::events(&batch).unwrap();
+    let metadata = events.iter().map(|event| &event["metadata"]);
+    let told: Vec<_> = metadata.map(|metadata| (&metadata["decided_by"], &metadata["doubt"])).collect();
     let (filter, sts, changed) = (&json!("filter"), &json!("sts"), &json!("policy_changed"));
     assert_eq!(told, [(filter, &Value::Null), (sts, changed), (filter, changed)]);
 }

@@ -118,7 +118,7 @@ fn last_event(world: &mut World) -> Value {
     let host = std::rc::Rc::clone(&world.host);
     world.root.on_tick(host.as_ref());
     let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
-    batch["events"].as_array().unwrap().last().unwrap().clone()
+    caracal_mandate::delivery::events(&batch).unwrap().pop().unwrap()
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn a18_every_decision_leaves_one_event() {
     let sent = host.last_sent();
     assert_eq!((sent.cluster.as_str(), sent.header(":path")), ("audit", "/internal/audit/gateway-events"));
     let batch: Value = serde_json::from_str(&sent.body).unwrap();
-    let events = batch["events"].as_array().unwrap();
+    let events = caracal_mandate::delivery::events(&batch).unwrap();
     assert_eq!(batch["gateway"], "gw-1");
     assert_eq!(events.len(), 3);
     assert_eq!(

@@ -127,7 +127,7 @@ fn it_is_cut_in_both_directions_when_the_mandate_is_revoked_or_expires() {
             let host = std::rc::Rc::clone(&world.host);
             world.root.on_tick(host.as_ref());
             let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
-            assert_eq!(batch["events"][0]["metadata"][told], true);
+            assert_eq!(caracal_mandate::delivery::events(&batch).unwrap()[0]["metadata"][told], true);
         }
     }
 }
@@ -217,8 +217,7 @@ fn what_is_silent_is_cut_on_the_next_tick() {
     tick(&mut world);
     let sent = world.host.sent.borrow();
     let batch: Value = serde_json::from_str(&sent.last().unwrap().body).unwrap();
-    let told = |name: &str| {
-        batch["events"].as_array().unwrap().iter().filter(|event| event["metadata"][name] == true).count()
-    };
+    let events = caracal_mandate::delivery::events(&batch).unwrap();
+    let told = |name: &str| events.iter().filter(|event| event["metadata"][name] == true).count();
     assert_eq!((told("revocation_interrupted"), told("expiry_interrupted")), (1, 1));
 }

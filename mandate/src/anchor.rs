@@ -1,5 +1,6 @@
 //! Anchors: the ids by which a mandate can be taken back before it expires.
 
+use crate::hash::Quick;
 use crate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, uuid_of};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -119,7 +120,7 @@ impl Anchor {
 
 /// The revoked anchors of a zone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AnchorSet(HashMap<AnchorKey, Until>);
+pub struct AnchorSet(HashMap<AnchorKey, Until, Quick>);
 
 /// Unix milliseconds, in halves: so that an entry needs no padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

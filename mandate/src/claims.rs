@@ -165,8 +165,8 @@ impl ChainHop {
     }
 }
 
-/// Parses a JSON object.
-fn object(payload: &[u8]) -> Result<Value, ClaimsError> {
+/// Parses a payload, which is a JSON object.
+pub(crate) fn object(payload: &[u8]) -> Result<Value, ClaimsError> {
     let value = json::parse(payload)?;
     if value.is_object() { Ok(value) } else { Err(ClaimsError::NotAnObject) }
 }
@@ -185,7 +185,12 @@ fn maybe_id<T: TryFrom<String>>(value: &Value, name: &'static str) -> Result<Opt
 impl Claims {
     /// Parses a payload. Unknown claims are ignored; a known claim that stands twice is an error.
     pub fn from_json(payload: &[u8]) -> Result<Self, ClaimsError> {
-        let claims = Self::read(&object(payload)?)?;
+        Self::of(&object(payload)?)
+    }
+
+    /// Reads a payload that was parsed.
+    pub fn of(payload: &Value) -> Result<Self, ClaimsError> {
+        let claims = Self::read(payload)?;
         let hops = claims.delegation_path.len();
         let chain_fits =
             claims.delegation_chain.is_empty() || claims.delegation_chain.len() == hops.saturating_add(1);
@@ -304,14 +309,18 @@ pub struct Peek {
 }
 
 impl Peek {
-    /// Reads the three claims; only `exp` has to be there, as an integer other than 0.
+    /// Parses a payload and reads the three claims.
     pub fn from_json(payload: &[u8]) -> Result<Self, ClaimsError> {
-        let value = object(payload)?;
-        let exp = json::required(&value, "exp")?.as_i64().filter(|exp| *exp != 0);
+        Self::of(&object(payload)?)
+    }
+
+    /// Reads the three claims; only `exp` has to be there, as an integer other than 0.
+    pub fn of(payload: &Value) -> Result<Self, ClaimsError> {
+        let exp = json::required(payload, "exp")?.as_i64().filter(|exp| *exp != 0);
         Ok(Self {
             exp: exp.ok_or(Member("exp"))?,
-            zone_id: id(&value, "zone_id").ok(),
-            client_id: id(&value, "client_id").ok(),
+            zone_id: id(payload, "zone_id").ok(),
+            client_id: id(payload, "client_id").ok(),
         })
     }
 }

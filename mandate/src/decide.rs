@@ -1,7 +1,7 @@
 //! The local decision: everything about a request that needs nobody else (contract gateway A5, architecture 'Roles').
 
 use crate::anchor::AnchorKey;
-use crate::claims::{Claims, MandateUse, Peek};
+use crate::claims::{self, Claims, MandateUse, Peek};
 use crate::epoch::{Freshness, PolicyEpoch};
 use crate::es256::Es256Verifier;
 use crate::feed::{FeedState, ResourceEntry, ZoneState};
@@ -13,6 +13,7 @@ use crate::path::{self, DecodedPath};
 use crate::recent::Recent;
 use crate::scope::Scope;
 use crate::verdict::{DenyReason, Doubt, Judged, Verdict, VerifiedMandate};
+use serde_json::Value;
 use std::rc::Rc;
 
 /// How long a mandate must still live to enter through a gateway, in seconds (contract gateway A5 row 5).
@@ -194,7 +195,8 @@ enum Token<'a> {
 struct Read<'a> {
     token: &'a [u8],
     jws: CompactJws<'a>,
-    payload: Vec<u8>,
+    /// Parsed once, and read twice: before and after the signature is known to be good.
+    payload: Value,
     peek: Peek,
 }
 
@@ -245,9 +247,13 @@ impl<'a> Token<'a> {
 
 impl<'a> Read<'a> {
     fn of(token: &'a [u8]) -> Result<Self, DenyReason> {
+        if !token.is_ascii() {
+            return Err(DenyReason::MalformedBearer);
+        }
         let jws = CompactJws::split(token).map_err(|_| DenyReason::MalformedBearer)?;
         let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
-        let peek = Peek::from_json(&payload).map_err(|_| DenyReason::MalformedBearer)?;
+        let payload = claims::object(&payload).map_err(|_| DenyReason::MalformedBearer)?;
+        let peek = Peek::of(&payload).map_err(|_| DenyReason::MalformedBearer)?;
         Ok(Self { token, jws, payload, peek })
     }
 
@@ -274,7 +280,7 @@ fn bearer<'a>(values: &[&'a [u8]]) -> Result<&'a [u8], DenyReason> {
         [value] => value,
         _ => return Err(DenyReason::DuplicateAuthorization),
     };
-    header::bearer(value).map(str::as_bytes).map_err(|error| match error {
+    header::bearer_bytes(value).map_err(|error| match error {
         BearerError::Missing => DenyReason::MissingBearer,
         BearerError::TooLarge => DenyReason::BearerTooLarge,
         BearerError::Malformed => DenyReason::MalformedBearer,
@@ -320,7 +326,7 @@ fn verify(
     if !verifier.verify(key, jws.signing_input(), &signature) {
         return Err(DenyReason::SignatureInvalid);
     }
-    let claims = Claims::from_json(payload).map_err(|_| DenyReason::MalformedClaims)?;
+    let claims = Claims::of(payload).map_err(|_| DenyReason::MalformedClaims)?;
     Ok(VerifiedMandate {
         scopes: claims.scopes(),
         anchors: AnchorKey::of_all(&claims.anchors()),

@@ -3,6 +3,7 @@
 use crate::anchor::{Anchor, AnchorSet, RevokedAnchor};
 use crate::epoch::{AuthorityEpoch, Generation, PolicyEpoch};
 use crate::es256::PublicKey;
+use crate::hash::Quick;
 use crate::id::{KeyId, ResourceIdentifier, ZoneId};
 use crate::jwks::Jwk;
 use crate::mcp::McpEntry;
@@ -129,8 +130,8 @@ pub struct ZoneState {
     pub authority_epoch: AuthorityEpoch,
     /// The policy epoch.
     pub policy_epoch: PolicyEpoch,
-    keys: HashMap<KeyId, Rc<PublicKey>>,
-    resources: HashMap<ResourceIdentifier, Rc<ResourceEntry>>,
+    keys: HashMap<KeyId, Rc<PublicKey>, Quick>,
+    resources: HashMap<ResourceIdentifier, Rc<ResourceEntry>, Quick>,
     /// Revoked anchors.
     pub revoked: AnchorSet,
 }
@@ -144,7 +145,7 @@ pub struct FeedState {
     pub issuer: Arc<str>,
     /// The time at the STS when it was last heard, unix milliseconds.
     pub time: u64,
-    zones: HashMap<ZoneId, ZoneState>,
+    zones: HashMap<ZoneId, ZoneState, Quick>,
 }
 
 impl ZoneState {

@@ -29,6 +29,18 @@ pub enum BearerError {
 /// # Errors
 /// Any [`BearerError`].
 pub fn bearer(value: &[u8]) -> Result<&str, BearerError> {
+    let token = bearer_bytes(value)?;
+    if !token.is_ascii() {
+        return Err(BearerError::Malformed);
+    }
+    std::str::from_utf8(token).map_err(|_| BearerError::Malformed)
+}
+
+/// The same, whatever bytes the token has: for whoever compares it with one that was verified.
+///
+/// # Errors
+/// [`BearerError::Missing`] and [`BearerError::TooLarge`].
+pub fn bearer_bytes(value: &[u8]) -> Result<&[u8], BearerError> {
     let (scheme, rest) = value.split_at_checked(7).ok_or(BearerError::Missing)?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
         return Err(BearerError::Missing);
@@ -40,10 +52,7 @@ pub fn bearer(value: &[u8]) -> Result<&str, BearerError> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(BearerError::TooLarge);
     }
-    if !token.is_ascii() {
-        return Err(BearerError::Malformed);
-    }
-    std::str::from_utf8(token).map_err(|_| BearerError::Malformed)
+    Ok(token)
 }
 
 /// What evidence calls a token by: the first eight bytes of its SHA-256, in hex (contract gateway §A18).

@@ -9,11 +9,13 @@
 pub mod anchor;
 pub mod claims;
 pub mod decide;
+pub mod delivery;
 pub mod epoch;
 pub mod error;
 pub mod es256;
 pub mod feed;
 pub mod gateway_signature;
+pub mod hash;
 pub mod header;
 pub mod id;
 pub mod json;

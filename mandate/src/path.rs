@@ -111,7 +111,22 @@ pub fn percent_decode(input: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
 /// becomes an upper-case escape.
 #[must_use]
 pub fn escape_path(path: &[u8]) -> String {
-    escape(path, |byte| byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte))
+    escape(path, is_kept)
+}
+
+fn is_kept(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@'
+        )
+}
+
+/// Whether a raw path is what [`escape_path`] makes of it once it is decoded: nothing in it is escaped, and nothing needs
+/// to be. Says nothing of traversal.
+#[must_use]
+pub fn stays_as_it_is(raw: &[u8]) -> bool {
+    raw.first() == Some(&b'/') && raw.iter().all(|byte| is_kept(*byte))
 }
 
 /// Escapes every byte that `keep` does not name.
@@ -178,6 +193,16 @@ mod tests {
         ] {
             assert_eq!(DecodedPath::parse(raw.as_bytes()), Err(error), "{raw}");
         }
+    }
+
+    #[test]
+    fn what_stays_as_it_is_is_what_decoding_and_escaping_make_of_it() {
+        for byte in 0..=u8::MAX {
+            let raw = [b"/a", &[byte][..], b"/b"].concat();
+            let made = DecodedPath::parse(&raw).ok().map(|path| escape_path(path.as_bytes()).into_bytes());
+            assert_eq!(stays_as_it_is(&raw), made.as_deref() == Some(&raw[..]), "{byte:#x}");
+        }
+        assert!(!stays_as_it_is(b"") && !stays_as_it_is(b"a"));
     }
 
     #[test]

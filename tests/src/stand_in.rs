@@ -184,9 +184,9 @@ async fn exchange(State(it): State<StandIn>, body: Bytes) -> Response {
 
 async fn audit(State(it): State<StandIn>, body: Bytes) -> Response {
     let batch: Value = serde_json::from_slice(&body).unwrap();
-    let events = batch["events"].as_array().unwrap();
+    let events = caracal_mandate::delivery::events(&batch).unwrap();
     let last = events.last().map_or(0, |event| event["seq"].as_u64().unwrap());
-    it.told.lock().unwrap().events.extend(events.iter().cloned());
+    it.told.lock().unwrap().events.extend(events);
     reply(Reply::json(200, &json!({ "acknowledged": last })))
 }
 

@@ -83,6 +83,9 @@ pub(crate) struct FilterOptions {
     /// The cargo profile; the size limit holds for the profile `wasm` alone
     #[arg(long, default_value = "wasm")]
     pub(crate) profile: String,
+    /// Show what a request takes: fuel (instructions) by function of the module, and calls by function of the host
+    #[arg(long)]
+    pub(crate) cost: bool,
 }
 
 /// Options of `cargo xtask openapi`.

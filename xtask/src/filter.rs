@@ -1,11 +1,13 @@
 //! Building the Envoy module.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cache::Cache;
 use crate::cli::FilterOptions;
 use crate::error::Error;
-use crate::process::StepLog;
+use crate::process::{CommandError, StepLog, cargo};
 use crate::progress::{Done, Progress, Step, report_success};
 use crate::wasm::{Target, Toolchain, target_folder};
 use crate::workspace::Workspace;
@@ -55,10 +57,14 @@ pub(crate) enum FilterError {
     TooLarge { size: u64 },
 }
 
-/// `cargo xtask filter`.
+/// `cargo xtask filter`. With `--cost` it returns only if something failed: else this process becomes the one that counts.
 pub(crate) fn run(workspace: &Workspace, options: &FilterOptions) -> Result<(), Error> {
     let cache = Cache::open()?;
-    let progress = Progress::new(workspace, vec![Step::PrepareWasiLibrary, Step::BuildFilter]);
+    let mut steps = vec![Step::PrepareWasiLibrary, Step::BuildFilter];
+    if options.cost {
+        steps.push(Step::BuildMeter);
+    }
+    let progress = Progress::new(workspace, steps);
     let toolchain = progress
         .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, &cache, log))?;
     let module = progress.run(Step::BuildFilter, |log| {
@@ -68,7 +74,20 @@ pub(crate) fn run(workspace: &Workspace, options: &FilterOptions) -> Result<(), 
         }
         Ok(done)
     })?;
+    if options.cost {
+        progress.run(Step::BuildMeter, |log| {
+            let mut build = cargo();
+            build.current_dir(workspace.root());
+            log.run(build.args(["build", "--package", "caracal-filter-bed", "--example", "cost"]))?;
+            Ok(Done::new((), ""))
+        })?;
+    }
     report_success(&format!("{} has {} bytes", module.path.display(), module.size));
+    if options.cost {
+        let mut meter = Command::new(workspace.target().join("debug/examples/cost"));
+        let source = meter.env("CARACAL_TEST_FILTER", &module.path).exec();
+        return Err(CommandError::Start { command: "cost".to_owned(), source }.into());
+    }
     Ok(())
 }
 

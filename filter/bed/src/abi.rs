@@ -25,11 +25,13 @@ fn memory(host: &mut Host<'_>) -> Memory {
 
 fn read(host: &mut Host<'_>, at: u32, size: u32) -> Outcome<Vec<u8>> {
     let (at, size) = (at as usize, size as usize);
+    host.data().world.moves(size);
     let memory = memory(host);
     memory.data(&*host).get(at..at.saturating_add(size)).map(<[u8]>::to_vec).ok_or(Failed(INVALID_MEMORY))
 }
 
 fn write(host: &mut Host<'_>, at: u32, bytes: &[u8]) -> Outcome<()> {
+    host.data().world.moves(bytes.len());
     let memory = memory(host);
     memory.write(&mut *host, at as usize, bytes).map_err(|_| Failed(INVALID_MEMORY))
 }
@@ -40,6 +42,7 @@ fn give(host: &mut Host<'_>, bytes: &[u8], data: u32, size: u32) -> Outcome<()> 
     let allocate =
         host.get_export("proxy_on_memory_allocate").and_then(Extern::into_func).expect("an allocator");
     let allocate = allocate.typed::<u32, u32>(&*host).expect("an allocator");
+    host.data().world.allocates();
     let at = allocate.call(&mut *host, length).map_err(|_| Failed(INVALID_MEMORY))?;
     write(host, at, bytes)?;
     write(host, data, &at.to_le_bytes())?;

@@ -222,7 +222,7 @@ impl<'m> Process<'m> {
         }
         if call.cluster == "audit" {
             let batch: Value = serde_json::from_slice(&call.body).expect("JSON");
-            let events = batch["events"].as_array().expect("events").clone();
+            let events = caracal_mandate::delivery::events(&batch).expect("events");
             let last = events.last().map_or(Value::Null, |event| event["seq"].clone());
             self.events.extend(events);
             return Some(Answer::json(200, &json!({"acknowledged": last})));

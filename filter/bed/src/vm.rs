@@ -1,10 +1,11 @@
 //! One VM: an instance of the module, its contexts and its streams.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use wasmtime::{
-    Config, Engine, Instance, Linker, OptLevel, Store, StoreLimits, StoreLimitsBuilder, TypedFunc,
+    Config, Engine, Instance, Linker, OptLevel, ProfilingStrategy, Store, StoreLimits, StoreLimitsBuilder,
+    TypedFunc,
 };
 
 use crate::abi;
@@ -17,10 +18,23 @@ const MEMORY_LIMIT: usize = 256 * 1024 * 1024;
 /// The root context.
 const ROOT: u32 = 1;
 
+/// More fuel than anything here burns.
+const TANK: u64 = u64::MAX / 2;
+
 /// The module, compiled once.
 pub struct Module {
     engine: Engine,
     module: wasmtime::Module,
+    metered: bool,
+}
+
+/// What calls of one of the module's functions took.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Spent {
+    /// How often it was called.
+    pub calls: u64,
+    /// The fuel that it burnt: about one unit for each instruction of WebAssembly. 0 where nothing is metered.
+    pub fuel: u64,
 }
 
 /// The module trapped, or broke the ABI. Envoy then fails the VM.
@@ -88,21 +102,28 @@ pub(crate) struct State {
     limits: StoreLimits,
 }
 
+/// One of the module's functions, if it has it: Envoy calls what is there.
+#[derive(Clone)]
+struct Export<P, R> {
+    name: &'static str,
+    function: Option<TypedFunc<P, R>>,
+}
+
 struct Exports {
-    create: TypedFunc<(u32, u32), ()>,
-    configure: TypedFunc<(u32, u32), u32>,
-    vm_start: TypedFunc<(u32, u32), u32>,
-    tick: TypedFunc<u32, ()>,
-    request_headers: TypedFunc<(u32, u32, u32), u32>,
-    request_body: TypedFunc<(u32, u32, u32), u32>,
-    request_trailers: TypedFunc<(u32, u32), u32>,
-    response_headers: TypedFunc<(u32, u32, u32), u32>,
-    response_body: TypedFunc<(u32, u32, u32), u32>,
-    response_trailers: TypedFunc<(u32, u32), u32>,
-    call_response: TypedFunc<(u32, u32, u32, u32, u32), ()>,
-    log: TypedFunc<u32, ()>,
-    done: TypedFunc<u32, u32>,
-    delete: TypedFunc<u32, ()>,
+    create: Export<(u32, u32), ()>,
+    configure: Export<(u32, u32), u32>,
+    vm_start: Export<(u32, u32), u32>,
+    tick: Export<u32, ()>,
+    request_headers: Export<(u32, u32, u32), u32>,
+    request_body: Export<(u32, u32, u32), u32>,
+    request_trailers: Export<(u32, u32), u32>,
+    response_headers: Export<(u32, u32, u32), u32>,
+    response_body: Export<(u32, u32, u32), u32>,
+    response_trailers: Export<(u32, u32), u32>,
+    call_response: Export<(u32, u32, u32, u32, u32), ()>,
+    log: Export<u32, ()>,
+    done: Export<u32, u32>,
+    delete: Export<u32, ()>,
 }
 
 /// One VM.
@@ -111,6 +132,8 @@ pub struct Vm {
     instance: Instance,
     exports: Exports,
     next: u32,
+    metered: bool,
+    spent: BTreeMap<&'static str, Spent>,
 }
 
 impl Module {
@@ -122,10 +145,36 @@ impl Module {
     pub fn load(path: &Path) -> Self {
         let mut config = Config::new();
         config.cranelift_opt_level(OptLevel::None);
-        let engine = Engine::new(&config).expect("an engine");
+        Self::compile(path, &config, false)
+    }
+
+    /// Compiles a module so that its fuel is counted ([`Vm::spent`]).
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn load_metered(path: &Path) -> Self {
+        let mut config = Config::new();
+        config.cranelift_opt_level(OptLevel::None).consume_fuel(true);
+        Self::compile(path, &config, true)
+    }
+
+    /// Compiles a module as fast as it gets, and names its functions to `perf` (in `/tmp/perf-<pid>.map`).
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn load_profiled(path: &Path) -> Self {
+        let mut config = Config::new();
+        config.cranelift_opt_level(OptLevel::Speed).profiler(ProfilingStrategy::PerfMap);
+        Self::compile(path, &config, false)
+    }
+
+    fn compile(path: &Path, config: &Config, metered: bool) -> Self {
+        let engine = Engine::new(config).expect("an engine");
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let module = wasmtime::Module::new(&engine, bytes).expect("a module");
-        Self { engine, module }
+        Self { engine, module, metered }
     }
 
     /// The module that `cargo xtask` built.
@@ -134,14 +183,26 @@ impl Module {
     /// When it is not run by it.
     #[must_use]
     pub fn built() -> Self {
-        let path = std::env::var_os("CARACAL_TEST_FILTER")
-            .expect("CARACAL_TEST_FILTER is not set: run these tests with `cargo xtask test --e2e`");
-        Self::load(Path::new(&path))
+        Self::load(&built())
+    }
+
+    /// The same, metered.
+    ///
+    /// # Panics
+    /// When it is not run by it.
+    #[must_use]
+    pub fn built_metered() -> Self {
+        Self::load_metered(&built())
     }
 }
 
-fn action(value: u32) -> Result<Action, Trap> {
-    match value {
+fn built() -> PathBuf {
+    let path = std::env::var_os("CARACAL_TEST_FILTER");
+    path.expect("CARACAL_TEST_FILTER is not set: run these tests with `cargo xtask test --e2e`").into()
+}
+
+fn action(value: Option<u32>) -> Result<Action, Trap> {
+    match value.unwrap_or(0) {
         0 => Ok(Action::Continue),
         1 => Ok(Action::Pause),
         other => Err(Trap(format!("action {other}"))),
@@ -167,6 +228,9 @@ impl Vm {
         };
         let mut store = Store::new(&module.engine, state);
         store.limiter(|state| &mut state.limits);
+        if module.metered {
+            store.set_fuel(TANK).expect("a meter");
+        }
         let mut linker = Linker::new(&module.engine);
         abi::define(&mut linker).expect("the functions of the ABI");
         wasi::define(&mut linker).expect("the functions of WASI");
@@ -177,32 +241,44 @@ impl Vm {
         let exports = Exports::of(&instance, &mut store).expect("the exports of the ABI");
         let initialize = instance.get_typed_func::<(), ()>(&mut store, "_initialize").expect("_initialize");
         initialize.call(&mut store, ()).map_err(trap)?;
-        let mut vm = Self { store, instance, exports, next: ROOT + 1 };
-        vm.enter(ROOT);
-        vm.exports.create.call(&mut vm.store, (ROOT, 0)).map_err(trap)?;
-        let started = vm.exports.vm_start.call(&mut vm.store, (ROOT, 0)).map_err(trap)?;
+        let (metered, spent) = (module.metered, BTreeMap::new());
+        let mut vm = Self { store, instance, exports, next: ROOT + 1, metered, spent };
+        vm.run(ROOT, |exports| &exports.create, (ROOT, 0))?;
+        let started = vm.run(ROOT, |exports| &exports.vm_start, (ROOT, 0))?;
         let size = u32::try_from(configuration.len()).expect("a small configuration");
-        let configured = vm.exports.configure.call(&mut vm.store, (ROOT, size)).map_err(trap)?;
-        Ok((started != 0 && configured != 0).then_some(vm))
+        let configured = vm.run(ROOT, |exports| &exports.configure, (ROOT, size))?;
+        Ok((started != Some(0) && configured != Some(0)).then_some(vm))
     }
 
-    fn enter(&mut self, context: u32) {
-        self.store.data_mut().context = context;
-    }
-
+    /// Calls one of the module's functions; `None` where it has none.
     fn run<P, R>(
         &mut self,
         context: u32,
-        function: impl Fn(&Exports) -> TypedFunc<P, R>,
+        export: impl Fn(&Exports) -> &Export<P, R>,
         parameters: P,
-    ) -> Result<R, Trap>
+    ) -> Result<Option<R>, Trap>
     where
         P: wasmtime::WasmParams,
         R: wasmtime::WasmResults,
     {
-        self.enter(context);
-        let function = function(&self.exports);
-        function.call(&mut self.store, parameters).map_err(|error| Trap(format!("{error:?}")))
+        self.store.data_mut().context = context;
+        let Export { name, function: Some(function) } = export(&self.exports) else { return Ok(None) };
+        let (name, function) = (*name, function.clone());
+        if self.metered {
+            self.store.set_fuel(TANK).expect("a meter");
+        }
+        let result = function.call(&mut self.store, parameters);
+        let spent = self.spent.entry(name).or_default();
+        spent.calls += 1;
+        if self.metered {
+            spent.fuel += TANK - self.store.get_fuel().expect("a meter");
+        }
+        result.map(Some).map_err(|error| Trap(format!("{error:?}")))
+    }
+
+    /// What the module's functions took since this was asked last.
+    pub fn spent(&mut self) -> BTreeMap<&'static str, Spent> {
+        std::mem::take(&mut self.spent)
     }
 
     /// The linear memory, in bytes.
@@ -232,7 +308,7 @@ impl Vm {
     /// # Errors
     /// A [`Trap`].
     pub fn tick(&mut self) -> Result<(), Trap> {
-        self.run(ROOT, |exports| exports.tick.clone(), ROOT)
+        self.run(ROOT, |exports| &exports.tick, ROOT).map(drop)
     }
 
     /// Takes the calls that were made since this was asked last.
@@ -253,10 +329,10 @@ impl Vm {
         let body = u32::try_from(answer.body.len()).expect("a body that fits");
         self.store.data_mut().answer = Some(answer);
         let parameters = (call.context, call.token, headers, body, 0);
-        let result = self.run(call.context, |exports| exports.call_response.clone(), parameters);
+        let result = self.run(call.context, |exports| &exports.call_response, parameters);
         self.store.data_mut().answer = None;
         self.settle(call.context);
-        result
+        result.map(drop)
     }
 
     /// A new stream.
@@ -267,7 +343,7 @@ impl Vm {
         let id = self.next;
         self.next += 1;
         self.store.data_mut().streams.insert(id, stream);
-        self.run(id, |exports| exports.create.clone(), (id, ROOT))?;
+        self.run(id, |exports| &exports.create, (id, ROOT))?;
         Ok(id)
     }
 
@@ -294,7 +370,7 @@ impl Vm {
     /// A [`Trap`].
     pub fn request_headers(&mut self, id: u32, end: bool) -> Result<Action, Trap> {
         let count = u32::try_from(self.stream(id).request.len()).expect("few headers");
-        let value = self.run(id, |exports| exports.request_headers.clone(), (id, count, u32::from(end)))?;
+        let value = self.run(id, |exports| &exports.request_headers, (id, count, u32::from(end)))?;
         let action = action(value)?;
         if action == Action::Continue && self.stream(id).replied.is_none() {
             self.stream_mut(id).forwarded = true;
@@ -310,7 +386,7 @@ impl Vm {
     pub fn request_body(&mut self, id: u32, body: &[u8], end: bool) -> Result<Action, Trap> {
         self.stream_mut(id).request_body = body.to_vec();
         let size = u32::try_from(body.len()).expect("a body that fits");
-        let value = self.run(id, |exports| exports.request_body.clone(), (id, size, u32::from(end)))?;
+        let value = self.run(id, |exports| &exports.request_body, (id, size, u32::from(end)))?;
         self.settle(id);
         action(value)
     }
@@ -320,7 +396,7 @@ impl Vm {
     /// # Errors
     /// A [`Trap`].
     pub fn request_trailers(&mut self, id: u32) -> Result<Action, Trap> {
-        action(self.run(id, |exports| exports.request_trailers.clone(), (id, 0))?)
+        action(self.run(id, |exports| &exports.request_trailers, (id, 0))?)
     }
 
     /// The response's headers are there.
@@ -332,7 +408,7 @@ impl Vm {
             headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
         let count = u32::try_from(headers.len()).expect("few headers");
         self.stream_mut(id).response = headers;
-        action(self.run(id, |exports| exports.response_headers.clone(), (id, count, 0))?)
+        action(self.run(id, |exports| &exports.response_headers, (id, count, 0))?)
     }
 
     /// Part of the response's body.
@@ -342,7 +418,7 @@ impl Vm {
     pub fn response_body(&mut self, id: u32, body: &[u8], end: bool) -> Result<Action, Trap> {
         self.stream_mut(id).response_body = body.to_vec();
         let size = u32::try_from(body.len()).expect("a body that fits");
-        action(self.run(id, |exports| exports.response_body.clone(), (id, size, u32::from(end)))?)
+        action(self.run(id, |exports| &exports.response_body, (id, size, u32::from(end)))?)
     }
 
     /// The response's trailers.
@@ -350,7 +426,7 @@ impl Vm {
     /// # Errors
     /// A [`Trap`].
     pub fn response_trailers(&mut self, id: u32) -> Result<Action, Trap> {
-        action(self.run(id, |exports| exports.response_trailers.clone(), (id, 0))?)
+        action(self.run(id, |exports| &exports.response_trailers, (id, 0))?)
     }
 
     /// The stream is written to the access log.
@@ -358,7 +434,7 @@ impl Vm {
     /// # Errors
     /// A [`Trap`].
     pub fn log(&mut self, id: u32) -> Result<(), Trap> {
-        self.run(id, |exports| exports.log.clone(), id)
+        self.run(id, |exports| &exports.log, id).map(drop)
     }
 
     /// The stream is over; answers with how it was.
@@ -369,9 +445,9 @@ impl Vm {
     /// # Panics
     /// When there is none of this id.
     pub fn close(&mut self, id: u32) -> Result<Stream, Trap> {
-        self.run(id, |exports| exports.done.clone(), id)?;
-        self.run(id, |exports| exports.log.clone(), id)?;
-        self.run(id, |exports| exports.delete.clone(), id)?;
+        self.run(id, |exports| &exports.done, id)?;
+        self.run(id, |exports| &exports.log, id)?;
+        self.run(id, |exports| &exports.delete, id)?;
         Ok(self.store.data_mut().streams.remove(&id).expect("a stream"))
     }
 
@@ -389,20 +465,35 @@ impl Vm {
 impl Exports {
     fn of(instance: &Instance, store: &mut Store<State>) -> wasmtime::Result<Self> {
         Ok(Self {
-            create: instance.get_typed_func(&mut *store, "proxy_on_context_create")?,
-            configure: instance.get_typed_func(&mut *store, "proxy_on_configure")?,
-            vm_start: instance.get_typed_func(&mut *store, "proxy_on_vm_start")?,
-            tick: instance.get_typed_func(&mut *store, "proxy_on_tick")?,
-            request_headers: instance.get_typed_func(&mut *store, "proxy_on_request_headers")?,
-            request_body: instance.get_typed_func(&mut *store, "proxy_on_request_body")?,
-            request_trailers: instance.get_typed_func(&mut *store, "proxy_on_request_trailers")?,
-            response_headers: instance.get_typed_func(&mut *store, "proxy_on_response_headers")?,
-            response_body: instance.get_typed_func(&mut *store, "proxy_on_response_body")?,
-            response_trailers: instance.get_typed_func(&mut *store, "proxy_on_response_trailers")?,
-            call_response: instance.get_typed_func(&mut *store, "proxy_on_http_call_response")?,
-            log: instance.get_typed_func(&mut *store, "proxy_on_log")?,
-            done: instance.get_typed_func(&mut *store, "proxy_on_done")?,
-            delete: instance.get_typed_func(&mut *store, "proxy_on_delete")?,
+            create: export(instance, store, "proxy_on_context_create")?,
+            configure: export(instance, store, "proxy_on_configure")?,
+            vm_start: export(instance, store, "proxy_on_vm_start")?,
+            tick: export(instance, store, "proxy_on_tick")?,
+            request_headers: export(instance, store, "proxy_on_request_headers")?,
+            request_body: export(instance, store, "proxy_on_request_body")?,
+            request_trailers: export(instance, store, "proxy_on_request_trailers")?,
+            response_headers: export(instance, store, "proxy_on_response_headers")?,
+            response_body: export(instance, store, "proxy_on_response_body")?,
+            response_trailers: export(instance, store, "proxy_on_response_trailers")?,
+            call_response: export(instance, store, "proxy_on_http_call_response")?,
+            log: export(instance, store, "proxy_on_log")?,
+            done: export(instance, store, "proxy_on_done")?,
+            delete: export(instance, store, "proxy_on_delete")?,
         })
     }
+}
+
+/// A function of the module. One of another type is an error.
+fn export<P, R>(
+    instance: &Instance,
+    store: &mut Store<State>,
+    name: &'static str,
+) -> wasmtime::Result<Export<P, R>>
+where
+    P: wasmtime::WasmParams,
+    R: wasmtime::WasmResults,
+{
+    let function = instance.get_func(&mut *store, name);
+    let function = function.map(|function| function.typed(&*store)).transpose()?;
+    Ok(Export { name, function })
 }

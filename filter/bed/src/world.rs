@@ -9,6 +9,17 @@ pub const KEY: &str = "ababababababababababababababababababababababababababababa
 /// When every world begins, unix milliseconds.
 pub const BEGINNING: u64 = 1_700_000_000_000;
 
+/// How much a host function was used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Used {
+    /// How often it was called.
+    pub calls: u64,
+    /// How often it had the module give it memory for what it answers: another call, into the module.
+    pub allocations: u64,
+    /// The bytes that it read and wrote.
+    pub bytes: u64,
+}
+
 /// What all VMs of one Envoy share; a handle.
 #[derive(Clone)]
 pub struct World(pub(crate) Rc<RefCell<Inner>>);
@@ -25,7 +36,9 @@ pub(crate) struct Inner {
     /// Host functions that answer with a status instead of doing anything.
     faults: HashMap<String, u32>,
     /// Host functions that were called, with how often.
-    pub(crate) called: BTreeMap<&'static str, u64>,
+    pub(crate) called: BTreeMap<&'static str, Used>,
+    /// The one that is being called.
+    current: &'static str,
     pub(crate) verifies: bool,
     pub(crate) random: u64,
 }
@@ -50,6 +63,7 @@ impl World {
             clusters: ["sts", "audit"].map(str::to_owned).into(),
             faults: HashMap::new(),
             called: BTreeMap::new(),
+            current: "",
             verifies: true,
             random: 0x9e37_79b9_7f4a_7c15,
         })))
@@ -132,14 +146,37 @@ impl World {
     /// How often a host function was called so far.
     #[must_use]
     pub fn calls_of(&self, function: &str) -> u64 {
-        self.0.borrow().called.get(function).copied().unwrap_or_default()
+        self.0.borrow().called.get(function).map_or(0, |used| used.calls)
+    }
+
+    /// How much every host function was used since this was asked last.
+    #[must_use]
+    pub fn used(&self) -> BTreeMap<&'static str, Used> {
+        std::mem::take(&mut self.0.borrow_mut().called)
     }
 
     /// Notes that a function is called; its status, where it is to fail.
     pub(crate) fn enter(&self, function: &'static str) -> Option<u32> {
         let mut inner = self.0.borrow_mut();
-        *inner.called.entry(function).or_default() += 1;
+        inner.called.entry(function).or_default().calls += 1;
+        inner.current = function;
         inner.faults.get(function).copied()
+    }
+
+    /// Notes that the function reads or writes so many bytes.
+    pub(crate) fn moves(&self, bytes: usize) {
+        self.note(|used| used.bytes += bytes as u64);
+    }
+
+    /// Notes that the function asks the module for memory.
+    pub(crate) fn allocates(&self) {
+        self.note(|used| used.allocations += 1);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Used)) {
+        let mut inner = self.0.borrow_mut();
+        let current = inner.current;
+        change(inner.called.entry(current).or_default());
     }
 
     /// Random bytes, the same in every run.

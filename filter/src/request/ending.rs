@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use caracal_mandate::id::ZoneId;
 use caracal_mandate::verdict::DenyReason;
 
 use super::{Flow, Request, Stage};
@@ -54,7 +55,7 @@ impl Request {
         let host = Rc::clone(&self.worker.host);
         host.count(metrics::DENIED, 1);
         host.count(&metrics::denials(refusal.reason), 1);
-        host.filter_state("caracal.reason", refusal.reason.label());
+        self.worker.note("caracal.reason", refusal.reason.label());
         self.record.refused(host.now(), refusal);
         self.write_record();
         let request_id = self.inbound.request_id();
@@ -80,7 +81,7 @@ impl Request {
         }
         if self.record.tried(refusal) {
             host.count(&metrics::dry_run_denials(refusal.reason), 1);
-            host.filter_state("caracal.reason", refusal.reason.label());
+            self.worker.note("caracal.reason", refusal.reason.label());
         }
         true
     }
@@ -90,11 +91,9 @@ impl Request {
         match self.admission.take() {
             Some(Admission::Reserved) => {
                 self.record.presented(&self.inbound);
-                let zone = self.worker.config.bound_zone().map(ToString::to_string);
-                self.worker
-                    .evidence
-                    .borrow_mut()
-                    .record(self.worker.host.as_ref(), self.record.to_event(self.inbound.request_id(), zone));
+                let zone = self.worker.config.bound_zone().map(ZoneId::as_str);
+                let event = self.record.to_event(&self.inbound, zone);
+                self.worker.evidence.borrow_mut().record(self.worker.host.as_ref(), &event);
             }
             Some(Admission::Unrecorded | Admission::Backlog) | None => {}
         }

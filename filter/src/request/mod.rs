@@ -83,7 +83,7 @@ impl Request {
     /// A request of which nothing is known yet.
     #[must_use]
     pub fn new(worker: Rc<Worker>) -> Self {
-        let record = Record::new(worker.host.now(), worker.config.role);
+        let record = Record::new(worker.config.role);
         Self {
             worker,
             stage: Stage::New,
@@ -122,6 +122,8 @@ impl Request {
         }
         // What failed for another stream is no concern of this one.
         let _elsewhere = self.host().failed();
+        let now = self.host().now();
+        self.record.start(now);
         self.inbound = match Inbound::read(self.host()).filter(|_| !self.host().failed()) {
             Some(inbound) => inbound,
             None => return self.turn_away(&DenyReason::Internal.into()),
@@ -138,33 +140,32 @@ impl Request {
         }
         self.route = Route::read(&self.worker);
         let decision_id = self.worker.evidence.borrow_mut().next_decision();
-        self.host().filter_state("caracal.decision_id", &decision_id);
+        self.worker.note("caracal.decision_id", &decision_id);
         self.record.begin(decision_id);
-        self.record.request(&self.inbound);
         self.host().count(metrics::REQUESTS, 1);
         let admission = self.worker.evidence.borrow_mut().admit(self.host());
         self.admission = Some(admission);
         if admission == Admission::Backlog {
             return self.refuse(DenyReason::AuditBacklog);
         }
-        let flow = self.decide().and_then(|decision| self.act(decision));
+        let flow = self.decide(now).and_then(|decision| self.act(decision));
         flow.unwrap_or_else(|refusal| self.refuse(refusal))
     }
 
     /// Decides by what is here, and writes down who asks.
-    fn decide(&mut self) -> Result<Decision, Refusal> {
-        let judged = bind::judge(&self.worker, &self.route, &self.inbound);
+    fn decide(&mut self, now: u64) -> Result<Decision, Refusal> {
+        let judged = bind::judge(&self.worker, &self.route, &self.inbound, now);
         // What was read is not all that there is.
         if self.host().failed() {
             return Err(DenyReason::Internal.into());
         }
         let decision = judged?;
-        self.record.decision(decision.resource.as_ref(), decision.mandate.as_deref());
+        self.record.decision(decision.resource.clone(), decision.mandate.clone());
         if let Some(mandate) = &decision.mandate {
             let session = mandate.claims.agent_session_id.as_ref().map_or("", |session| session.as_str());
-            self.host().filter_state("caracal.subject", &mandate.claims.sub);
-            self.host().filter_state("caracal.application", mandate.claims.client_id.as_str());
-            self.host().filter_state("caracal.session", session);
+            self.worker.note("caracal.subject", &mandate.claims.sub);
+            self.worker.note("caracal.application", mandate.claims.client_id.as_str());
+            self.worker.note("caracal.session", session);
         }
         self.missing_scope = decision.missing_scope.as_ref().map(ToString::to_string);
         Ok(decision)
@@ -296,7 +297,7 @@ impl Request {
         }
         let ended = {
             let mut view = self.worker.view.borrow_mut();
-            live::ended(mandate, self.upgraded, view.latest(self.host()), self.host().now())
+            live::ended(mandate, self.upgraded, view.latest(self.host()), self.host())
         };
         let Some(reason) = ended else { return Flow::Continue };
         if self.tries() {

@@ -48,7 +48,7 @@ impl Request {
         if body.len() != bytes {
             return Err(DenyReason::Internal.into());
         }
-        let decision = self.decide()?;
+        let decision = self.decide(self.host().now())?;
         let verdict = decision.verdict.clone();
         match (verdict, Case::of(decision)) {
             (Verdict::Deny(reason), _) => Err(reason.into()),
@@ -63,8 +63,8 @@ impl Request {
         let mut names = Vec::new();
         let judged = mcp.judge(&head(self), body, &case.mandate.scopes, &mut names);
         if let Some(name) = names.last() {
-            self.host().filter_state("caracal.mcp_method", &name.method);
-            self.host().filter_state("caracal.mcp_tool", name.tool.as_deref().unwrap_or_default());
+            self.worker.note("caracal.mcp_method", &name.method);
+            self.worker.note("caracal.mcp_tool", name.tool.as_deref().unwrap_or_default());
         }
         self.record.mcp(names);
         judged.map_err(|refusal| self.refusal(refusal))?;

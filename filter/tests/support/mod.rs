@@ -65,9 +65,9 @@ pub(crate) struct Replied {
 #[derive(Default)]
 pub(crate) struct FakeHost {
     pub(crate) now: Cell<u64>,
-    pub(crate) request: RefCell<Headers>,
+    pub(crate) request: RefCell<Vec<(String, Vec<u8>)>>,
     pub(crate) body: RefCell<Vec<u8>>,
-    pub(crate) response: RefCell<Headers>,
+    pub(crate) response: RefCell<Vec<(String, Vec<u8>)>>,
     pub(crate) shared: RefCell<HashMap<String, Vec<u8>>>,
     pub(crate) environment: RefCell<HashMap<String, String>>,
     pub(crate) properties: RefCell<HashMap<String, Vec<u8>>>,
@@ -88,7 +88,7 @@ pub(crate) struct FakeHost {
 }
 
 impl FakeHost {
-    fn map(&self, direction: Direction) -> &RefCell<Headers> {
+    fn map(&self, direction: Direction) -> &RefCell<Vec<(String, Vec<u8>)>> {
         match direction {
             Direction::Request => &self.request,
             Direction::Response => &self.response,
@@ -134,18 +134,18 @@ impl Host for FakeHost {
         true
     }
     fn headers(&self, direction: Direction) -> Headers {
-        self.map(direction).borrow().clone()
+        self.map(direction).borrow().iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
     }
     fn header(&self, direction: Direction, name: &str) -> Option<Vec<u8>> {
         let headers = self.map(direction).borrow();
         headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.clone())
     }
     fn set_header(&self, direction: Direction, name: &str, value: &[u8]) {
-        self.remove_header(direction, name);
+        self.remove_header(direction, name.as_bytes());
         self.map(direction).borrow_mut().push((name.to_owned(), value.to_vec()));
     }
-    fn remove_header(&self, direction: Direction, name: &str) {
-        self.map(direction).borrow_mut().retain(|(header, _)| header != name);
+    fn remove_header(&self, direction: Direction, name: &[u8]) {
+        self.map(direction).borrow_mut().retain(|(header, _)| header.as_bytes() != name);
     }
     fn request_body(&self, size: usize) -> Vec<u8> {
         let body = self.body.borrow();

@@ -1,6 +1,7 @@
 //! The module itself on the bed: outcomes, whatever the order of callbacks and whatever the host answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod cost;
 mod errors;
 mod fuzzing;
 mod memory;

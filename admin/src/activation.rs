@@ -12,12 +12,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::change::Change;
 use caracal_store::{StoreError, clock};
 use caracal_sts::policy::{POLICY_SCHEMA_VERSION, PolicyInput};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 #[derive(Debug, Deserialize)]
@@ -87,7 +87,7 @@ pub(crate) async fn activate(
 
 /// How far the notice of an activation has come: it is the row of the change log with that epoch.
 async fn notice(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     id: Option<&str>,
 ) -> Result<(&'static str, Option<i64>), Problem> {

@@ -12,13 +12,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use caracal_audit::Ledger;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::database::WriteFuture;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError, WriteTx};
 use caracal_sts::providers::Providers;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// The state of the router. Cheap to clone.
@@ -182,7 +182,7 @@ impl App {
 }
 
 /// 404 unless the zone is there.
-pub(crate) async fn require_zone(connection: &mut AnyConnection, zone: &ZoneId) -> Result<(), Problem> {
+pub(crate) async fn require_zone(connection: &mut SqlConnection, zone: &ZoneId) -> Result<(), Problem> {
     match caracal_store::model::Zone::find(connection, zone).await? {
         Some(_) => Ok(()),
         None => Err(Problem::absent("zone_not_found")),

@@ -18,12 +18,12 @@ use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::id::{ApplicationId, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::change::Change;
 use caracal_store::revoke::Selector;
 use caracal_store::{StoreError, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 pub(crate) const COLUMNS: &str = "SELECT id, zone_id, name, registration_method, client_secret_hash, traits_json, \
@@ -99,7 +99,7 @@ pub(crate) struct Found {
 }
 
 pub(crate) async fn find(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     actor: &Actor,
     zone: &str,
     id: &str,
@@ -116,7 +116,7 @@ pub(crate) async fn find(
 }
 
 async fn refuse_taken(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     name: &str,
     except: &str,

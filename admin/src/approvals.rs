@@ -12,11 +12,11 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::audit::AuditEvent;
 use caracal_store::{StoreError, WriteTx, clock};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// The longest reason, in characters.
@@ -117,7 +117,7 @@ pub(crate) async fn counts(State(app): State<App>, Path(zone): Path<String>) -> 
     Ok(Json(Value::Object(counts)))
 }
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str, now: i64) -> Result<Value, Problem> {
+async fn find(connection: &mut SqlConnection, zone: &str, id: &str, now: i64) -> Result<Value, Problem> {
     let sql = format!("{SELECT} WHERE a.zone_id = $1 AND a.id = $2");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone).bind(id).fetch_optional(connection).await?;
     let row = row.ok_or_else(|| Problem::absent("approval_not_found"))?;

@@ -14,13 +14,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::model::Provider;
 use caracal_store::revoke::Cause;
 use caracal_store::{StoreError, WriteTx, clock};
 use caracal_sts::providers::{self, GivenBack, Hidden, SHARED_SUBJECT, Tokens, Whose};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -79,7 +79,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
     }))
 }
 
-pub(crate) async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
+pub(crate) async fn find(connection: &mut SqlConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("zone_id = ?", zone).and_text("id = ?", id);
     let rows = select.all(connection, "").await?;
     match rows.first() {
@@ -90,7 +90,7 @@ pub(crate) async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -
 
 /// The provider, if persons can connect to it.
 pub(crate) async fn connectable(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     provider: &str,
 ) -> Result<Provider, Problem> {
@@ -257,7 +257,7 @@ pub(crate) async fn revoke_subject(
 
 /// The newest connections of a subject, for its overview.
 pub(crate) async fn of_subject(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &str,
     subject: &str,
 ) -> Result<Vec<Value>, StoreError> {

@@ -12,11 +12,11 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::revoke::Selector;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 const COLUMNS: &str = "SELECT g.id, g.zone_id, g.application_id, g.user_id, g.resource_id, \
@@ -74,7 +74,7 @@ fn with_names(row: Row<'_>) -> Result<Value, StoreError> {
     Ok(object)
 }
 
-async fn find(connection: &mut AnyConnection, zone: &str, id: &str) -> Result<Value, Problem> {
+async fn find(connection: &mut SqlConnection, zone: &str, id: &str) -> Result<Value, Problem> {
     let select = Select::new(COLUMNS).and_text("g.zone_id = ?", zone).and_text("g.id = ?", id);
     one(connection, select, bare, "grant_not_found").await
 }

@@ -9,9 +9,9 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use serde_json::Value;
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// Which rows a list has.
@@ -48,7 +48,7 @@ fn of_zone<O: Object>(zone: &str) -> Select {
 
 /// The one that is in use; 404 where there is none.
 pub(crate) async fn find<O: Object>(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &str,
     id: &str,
 ) -> Result<Value, Problem> {
@@ -57,7 +57,7 @@ pub(crate) async fn find<O: Object>(
 
 /// The same, with another code where there is none.
 pub(crate) async fn find_or<O: Object>(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &str,
     id: &str,
     absent: &'static str,

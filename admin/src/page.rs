@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use caracal_audit::keyset::{Cursor, Select};
+use caracal_store::SqlConnection;
 use caracal_store::{StoreError, clock};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashMap;
 
 /// How long a page is.
@@ -123,7 +123,7 @@ pub(crate) async fn page(
 
 /// The one row that is selected; 404 with this code where there is none.
 pub(crate) async fn one(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     select: Select,
     item: impl Fn(Row<'_>) -> Result<Value, StoreError>,
     absent: &'static str,

@@ -12,13 +12,13 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
+use caracal_store::SqlConnection;
 use caracal_store::change::Change;
 use caracal_store::{StoreError, clock, ids};
 use caracal_sts::policy::bundle::MAX_DOCUMENTS;
 use caracal_sts::policy::{Bundle, POLICY_SCHEMA_VERSION, manifest_sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ pub(crate) async fn create(
 
 /// The documents of a manifest, in its order: 422 unless every one is there, in this zone, once.
 pub(crate) async fn documents(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &str,
     manifest: &[Entry],
 ) -> Result<Vec<(String, String)>, Problem> {
@@ -135,7 +135,7 @@ pub(crate) async fn documents(
 
 /// 409 where a version of a manifest that was stored is not there any more.
 pub(crate) async fn require_versions(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &str,
     manifest: &[Entry],
 ) -> Result<(), Problem> {
@@ -243,7 +243,7 @@ pub(crate) async fn list_versions(
 
 /// A version of a set: its row as JSON, and its manifest.
 pub(crate) async fn version(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     set: &str,
     version: &str,
     absent: &'static str,

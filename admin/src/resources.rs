@@ -14,12 +14,12 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use caracal_mandate::id::ZoneId;
 use caracal_mandate::mcp::McpEntry;
+use caracal_store::SqlConnection;
 use caracal_store::change::Change;
 use caracal_store::model::Provider;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ fn require_binding<'a>(
     Ok((provider, upstream))
 }
 
-async fn require_provider(connection: &mut AnyConnection, zone: &ZoneId, id: &str) -> Result<(), Problem> {
+async fn require_provider(connection: &mut SqlConnection, zone: &ZoneId, id: &str) -> Result<(), Problem> {
     match Provider::find(connection, zone, id).await? {
         Some(_) => Ok(()),
         None => Err(Problem::absent("provider_not_found")),

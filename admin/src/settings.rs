@@ -11,11 +11,11 @@ use crate::row::Row;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Extension, Json};
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::settings::{self, Setting};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// How a setting is called on the wire.
@@ -51,7 +51,7 @@ impl Face {
     }
 
     /// The setting as it stands. Without a row it is the ceiling, and so is one above it.
-    async fn read(&self, connection: &mut AnyConnection, ceiling: i64) -> Result<Value, StoreError> {
+    async fn read(&self, connection: &mut SqlConnection, ceiling: i64) -> Result<Value, StoreError> {
         let row = sqlx::query("SELECT value, updated_by, updated_at FROM settings WHERE name = $1")
             .bind(self.setting.name())
             .fetch_optional(connection)

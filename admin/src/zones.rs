@@ -14,12 +14,12 @@ use axum::{Extension, Json};
 use caracal_audit::keyset::Select;
 use caracal_mandate::anchor::Anchor;
 use caracal_mandate::id::{ApplicationId, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::change::Change;
 use caracal_store::revoke::{Cause, Selector};
 use caracal_store::{StoreError, WriteTx, ids};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ fn to_json(row: Row<'_>) -> Result<Value, StoreError> {
     }))
 }
 
-async fn find(connection: &mut AnyConnection, zone: &str) -> Result<Value, Problem> {
+async fn find(connection: &mut SqlConnection, zone: &str) -> Result<Value, Problem> {
     one(
         connection,
         Select::new(COLUMNS).and_text("id = ?", zone).and("archived_at IS NULL"),
@@ -259,7 +259,7 @@ async fn shut_down_registration(
 
 /// The applications that registered themselves and have not ended.
 pub(crate) async fn live_dcr(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     now: i64,
 ) -> Result<Vec<ApplicationId>, StoreError> {

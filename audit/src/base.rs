@@ -1,8 +1,8 @@
 //! Where a chain begins once its oldest rows are pruned.
 
 use crate::chain::{ChainKey, Head};
+use caracal_store::SqlConnection;
 use caracal_store::{StoreError, WriteTx};
-use sqlx::AnyConnection;
 
 /// The last row of a zone's chain that was pruned. Its HMAC says that it was us who did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) struct Base {
 
 impl Base {
     pub(crate) async fn read(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         key: &ChainKey,
         zone: &str,
     ) -> Result<Option<Self>, StoreError> {

@@ -6,10 +6,10 @@
 use crate::chain::{ChainKey, Head};
 use crate::changes::GLOBAL;
 use crate::verify::{Chain, Finding, Pace, Report, verify};
+use caracal_store::SqlConnection;
 use caracal_store::audit::AuditEvent;
 use caracal_store::{Store, StoreError, WriteTx, ids};
 use serde_json::json;
-use sqlx::AnyConnection;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -53,7 +53,7 @@ pub struct Integrity {
 
 impl Integrity {
     /// How it stands with all chains, or with those of a zone.
-    pub async fn read(connection: &mut AnyConnection, zone: Option<&str>) -> Result<Self, StoreError> {
+    pub async fn read(connection: &mut SqlConnection, zone: Option<&str>) -> Result<Self, StoreError> {
         let zone = zone.unwrap_or_default();
         let (chains, rows, checked_at): (i64, i64, Option<i64>) = sqlx::query_as(
             "SELECT COUNT(*), CAST(COALESCE(SUM(checked), 0) AS BIGINT), MIN(checked_at) FROM audit_checks \
@@ -106,7 +106,7 @@ impl Integrity {
 }
 
 /// Is any finding open?
-pub(crate) async fn is_tampered(connection: &mut AnyConnection) -> Result<bool, StoreError> {
+pub(crate) async fn is_tampered(connection: &mut SqlConnection) -> Result<bool, StoreError> {
     let open: Option<i64> =
         sqlx::query_scalar("SELECT chain_seq FROM audit_findings WHERE acknowledged_at IS NULL LIMIT 1")
             .fetch_optional(connection)
@@ -115,7 +115,7 @@ pub(crate) async fn is_tampered(connection: &mut AnyConnection) -> Result<bool, 
 }
 
 /// Has this chain open findings?
-pub(crate) async fn has_findings(connection: &mut AnyConnection, chain: &Chain) -> Result<bool, StoreError> {
+pub(crate) async fn has_findings(connection: &mut SqlConnection, chain: &Chain) -> Result<bool, StoreError> {
     let open: Option<i64> = sqlx::query_scalar(
         "SELECT chain_seq FROM audit_findings WHERE chain = $1 AND chain_key = $2 AND acknowledged_at IS NULL LIMIT 1",
     )
@@ -236,13 +236,13 @@ impl Checker {
 }
 
 /// The zones that have events.
-pub(crate) async fn zones(connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+pub(crate) async fn zones(connection: &mut SqlConnection) -> Result<Vec<String>, StoreError> {
     keys(connection, "audit_events", "zone_id").await
 }
 
 /// The values of the first column of an index, without going through all of it.
 async fn keys(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     table: &'static str,
     column: &'static str,
 ) -> Result<Vec<String>, StoreError> {

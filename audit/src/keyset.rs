@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use caracal_store::SqlConnection;
 use caracal_store::{StoreError, clock};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -110,7 +111,7 @@ impl Select {
     /// Runs it, as it is.
     pub async fn all(
         mut self,
-        connection: &mut sqlx::AnyConnection,
+        connection: &mut SqlConnection,
         order: &str,
     ) -> Result<Vec<AnyRow>, StoreError> {
         self.sql.push_str(order);
@@ -120,7 +121,7 @@ impl Select {
     /// Runs it for the rows after `cursor`, newest first by `time` and `id`, at most `limit` of them.
     pub async fn after(
         self,
-        connection: &mut sqlx::AnyConnection,
+        connection: &mut SqlConnection,
         (time, id): (&str, &str),
         cursor: Option<&Cursor>,
         limit: usize,
@@ -136,7 +137,7 @@ impl Select {
         select.run(connection).await
     }
 
-    async fn run(self, connection: &mut sqlx::AnyConnection) -> Result<Vec<AnyRow>, StoreError> {
+    async fn run(self, connection: &mut SqlConnection) -> Result<Vec<AnyRow>, StoreError> {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(self.sql));
         for argument in self.arguments {
             query = match argument {

@@ -5,11 +5,12 @@ use crate::ingest;
 use crate::integrity::{Checker, Integrity};
 use crate::keyset::{Cursor, Page, Select};
 use crate::verify::{Chain, Pace};
+use caracal_store::SqlConnection;
 use caracal_store::audit::AuditEvent;
 use caracal_store::{Store, StoreError};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 
 /// How many rows are read at once where the filter cannot be told to the database in full.
 const CHUNK: usize = 1_000;
@@ -235,7 +236,7 @@ impl StoredEvent {
         content_sha256(&content, self.link.seq, self.link.prev.as_deref()) == self.link.content_sha256
     }
 
-    pub(crate) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Self>, StoreError> {
+    pub(crate) async fn find(connection: &mut SqlConnection, id: &str) -> Result<Option<Self>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM audit_events WHERE id = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?;
         row.as_ref().map(Self::from_row).transpose()

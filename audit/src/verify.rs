@@ -8,10 +8,11 @@ use crate::base::Base;
 use crate::chain::{ChainKey, Fault, Head, Link};
 use crate::changes::{self, GLOBAL, RecordedChange};
 use crate::query::{COLUMNS, StoredEvent, content_of};
+use caracal_store::SqlConnection;
 use caracal_store::{Store, StoreError};
 use serde_json::Value;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 use std::time::Instant;
 
 /// How many rows are read at once.
@@ -111,7 +112,7 @@ impl Chain {
         }
     }
 
-    async fn base(&self, connection: &mut AnyConnection, key: &ChainKey) -> Result<Option<Base>, StoreError> {
+    async fn base(&self, connection: &mut SqlConnection, key: &ChainKey) -> Result<Option<Base>, StoreError> {
         match self {
             Self::Changes(_) => Ok(None),
             Self::Events(zone) => Base::read(connection, key, zone).await,

@@ -4,14 +4,14 @@ use crate::failure::Failure;
 use caracal_mandate::id::ResourceId;
 use caracal_mandate::narrow::{Authority, ResourceBound};
 use caracal_mandate::scope::ScopeSet;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::model::{Constraints, DelegationEdge, Resource};
-use sqlx::AnyConnection;
 use std::collections::BTreeSet;
 
 /// The authority of a stored edge. A resource that its constraints name and that is gone is reached no more.
 pub(crate) async fn of_edge(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     edge: &DelegationEdge,
 ) -> Result<Authority, Failure> {
     let mut named = None;

@@ -13,13 +13,13 @@ use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::{ApplicationId, AuthorityRecordId, KeyId, ZoneId};
 use caracal_mandate::jws::CompactJws;
 use caracal_mandate::scope::{LIFECYCLE, ScopeSet};
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::http::{RequestId, bearer};
 use caracal_store::keys::{Expected, MandateError, ZoneKeys};
 use caracal_store::model::RegistrationMethod;
 use caracal_store::revoke::Cause;
 use http::{HeaderMap, Method};
-use sqlx::AnyConnection;
 use std::fmt;
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ impl fmt::Debug for Proof {
 
 impl Proof {
     /// Where the zone's keys are others by now, they verify the mandate anew.
-    async fn check(&self, connection: &mut AnyConnection, zone: &ZoneId, epoch: i64) -> Result<(), Failure> {
+    async fn check(&self, connection: &mut SqlConnection, zone: &ZoneId, epoch: i64) -> Result<(), Failure> {
         if u64::try_from(epoch).is_ok_and(|epoch| epoch == self.epoch.0) {
             return Ok(());
         }
@@ -209,7 +209,7 @@ impl Caller {
     /// of what it does, or both. Answers how the application was registered; nothing for the operator.
     pub(crate) async fn check_stands(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         now: i64,
     ) -> Result<Option<RegistrationMethod>, Failure> {
         let Identity::Application { claims, .. } = &self.identity else { return Ok(None) };

@@ -4,16 +4,16 @@ use crate::failure::Failure;
 use crate::tree;
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use caracal_mandate::narrow::MAX_HOPS;
+use caracal_store::SqlConnection;
 use caracal_store::clock::iso;
 use caracal_store::model::{AgentSession, DelegationEdge};
 use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 /// Every edge that leads to a session, whatever its status, oldest first. The zone is compared so that the planner does
 /// not go through all of it by its index.
 pub(crate) async fn inbound(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     session: &AgentSessionId,
 ) -> Result<Vec<DelegationEdge>, StoreError> {
@@ -27,7 +27,7 @@ pub(crate) async fn inbound(
 
 /// Was a session, or one above it, ever handed authority? Then it is bound by it and is no root of its own.
 pub(crate) async fn is_bound(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     session: &AgentSession,
 ) -> Result<bool, StoreError> {
     let sql = "WITH RECURSIVE up (id, parent_id) AS ( \
@@ -46,7 +46,7 @@ pub(crate) async fn is_bound(
 /// How many edges lead from the root edge to this one, if all of that can be used: every edge live, every session along
 /// it able to act. `None` where it cannot, is broken, or is longer than any path may be.
 pub(crate) async fn usable_lineage(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     edge: &DelegationEdge,
     now: i64,
 ) -> Result<Option<u32>, StoreError> {
@@ -82,7 +82,7 @@ pub(crate) fn is_full(length: u32) -> bool {
 
 /// Do live edges lead from one session to another?
 pub(crate) async fn leads_to(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     from: &AgentSessionId,
     to: &AgentSessionId,

@@ -12,12 +12,13 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use caracal_mandate::id::{AgentSessionId, ApplicationId};
+use caracal_store::SqlConnection;
 use caracal_store::clock::iso;
 use caracal_store::model::{AgentSession, Lifecycle};
 use caracal_store::{WriteTx, ids};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 use std::sync::Arc;
 
 pub(crate) const COLUMNS: &str = "id, zone_id, service_id, source_session_id, target_session_id, method, status, \
@@ -185,7 +186,7 @@ async fn create(
 
 /// The application of a session that a call may come from or go to: a task that acts (contract §8).
 async fn endpoint(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     caller: &Caller,
     id: Option<&AgentSessionId>,
     now: i64,

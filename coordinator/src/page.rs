@@ -1,10 +1,11 @@
 //! Lists: newest first, page by page (contract coordinator §2).
 
 use crate::failure::{Code, Failure};
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 use std::collections::HashMap;
 
 /// The query of a list.
@@ -61,7 +62,7 @@ pub(crate) struct Table {
 
 /// The rows of one page, newest first. Each condition stands with its values, in the order of its `?`.
 pub(crate) async fn rows(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     table: &Table,
     conditions: Vec<(String, Vec<String>)>,
     page: &Page,

@@ -11,12 +11,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use caracal_mandate::id::ApplicationId;
+use caracal_store::SqlConnection;
 use caracal_store::clock::iso;
 use caracal_store::model::Application;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 use std::sync::Arc;
 
 const COLUMNS: &str = "id, zone_id, application_id, endpoint_url, protocol_versions_json, framework_name, \
@@ -159,7 +160,7 @@ pub(crate) async fn list_route(
 
 /// The application that a service belongs to.
 pub(crate) async fn owner(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     caller: &Caller,
     service: &str,
 ) -> Result<ApplicationId, Failure> {

@@ -6,9 +6,9 @@ use crate::failure::Failure;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use caracal_store::SqlConnection;
 use caracal_store::audit;
 use serde_json::{Map, Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// `GET /stats`, for the operator's token only.
@@ -43,7 +43,7 @@ pub(crate) async fn route(
 }
 
 /// How many rows of a table there are of each status.
-async fn by_status(connection: &mut AnyConnection, table: &'static str) -> Result<Value, Failure> {
+async fn by_status(connection: &mut SqlConnection, table: &'static str) -> Result<Value, Failure> {
     let sql = format!("SELECT status, COUNT(*) FROM {table} GROUP BY status");
     let counts: Vec<(String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
     let members: Map<String, Value> =

@@ -5,9 +5,9 @@ use crate::config::Config;
 use crate::failure::{Code, Failure};
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
 use caracal_mandate::id::{ApplicationId, AuthorityRecordId};
+use caracal_store::SqlConnection;
 use caracal_store::keys::MandateError;
 use caracal_store::model::AuthorityRecord;
-use sqlx::AnyConnection;
 
 /// The record that a session is started on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Subject {
     /// bearer, in the same transaction.
     pub(crate) async fn check_stands(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         caller: &Caller,
         now: i64,
     ) -> Result<(), Failure> {

@@ -4,11 +4,11 @@ use crate::config::{Limits, millis};
 use crate::failure::{Code, Failure};
 use caracal_mandate::claims::SubjectType;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::many::{pieces, placeholders};
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, SessionStatus};
 use caracal_store::{StoreError, WriteTx};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 /// No parent chain is longer; a longer one is broken.
 const MAX_ANCESTORS: u32 = 64;
@@ -20,7 +20,7 @@ pub(crate) const LIVE: &str = "status IN ('active', 'suspended') AND \
 
 /// The session, or 404 `session_not_found`.
 pub(crate) async fn find(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     id: &AgentSessionId,
 ) -> Result<AgentSession, Failure> {
@@ -30,7 +30,7 @@ pub(crate) async fn find(
 /// Does the user's record that a session was started on stand? An application's record need not: it is as old as one
 /// mandate, and its application is looked at instead (contract sts §11).
 pub(crate) async fn subject_stands(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     session: &AgentSession,
     now: i64,
 ) -> Result<bool, StoreError> {
@@ -54,7 +54,7 @@ pub(crate) fn acts(session: &str, now: &str) -> String {
 
 /// Those of two sessions that may act.
 pub(crate) async fn find_acting(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     ids: [&AgentSessionId; 2],
     now: i64,
@@ -72,7 +72,7 @@ pub(crate) async fn find_acting(
 
 /// May everyone above a session act?
 pub(crate) async fn ancestors_may_act(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     session: &AgentSession,
     now: i64,
 ) -> Result<bool, StoreError> {
@@ -98,7 +98,7 @@ pub(crate) async fn ancestors_may_act(
 
 /// How many live sessions there are in the zone, or of one application.
 pub(crate) async fn count_live(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     application: Option<&ApplicationId>,
     now: i64,
@@ -114,7 +114,7 @@ pub(crate) async fn count_live(
 
 /// How many live children a session has.
 pub(crate) async fn count_children(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     parent: &AgentSession,
     now: i64,
 ) -> Result<i64, StoreError> {

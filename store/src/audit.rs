@@ -2,11 +2,11 @@
 //!
 //! The event waits in an outbox until the ledger has taken it; it is there or the change is not.
 
+use crate::SqlConnection;
 use crate::{StoreError, WriteTx, ids};
 use caracal_mandate::id::ZoneId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::AnyConnection;
 
 /// One event. Its JSON is what the ledger hashes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ pub struct Waiting {
 impl Waiting {
     /// The events of a zone, newest first: at most `limit`, and only those before `cursor`, which is an id.
     pub async fn list(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         cursor: Option<&str>,
         limit: i64,
@@ -105,7 +105,7 @@ impl Waiting {
 
     /// One event of a zone, if it waits.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &str,
     ) -> Result<Option<Self>, StoreError> {
@@ -114,7 +114,7 @@ impl Waiting {
 
     /// An event's JSON begins with its id and its zone, so the zone is read there and never from what it tells.
     async fn read(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         condition: &str,
         id: &str,
@@ -143,6 +143,6 @@ impl Waiting {
 }
 
 /// How many events of all zones wait for the ledger.
-pub async fn count_waiting(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+pub async fn count_waiting(connection: &mut SqlConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT COUNT(*) FROM audit_outbox").fetch_one(connection).await?)
 }

@@ -3,6 +3,7 @@
 //! One call inside the transaction of the change does all of it: the zone's epoch, the log row, and the revoked anchors
 //! with the time until which they matter. Readers are woken after the commit.
 
+use crate::SqlConnection;
 use crate::many::{pieces, placeholders};
 use crate::{StoreError, WriteTx};
 use caracal_mandate::anchor::{Anchor, RevokedAnchor};
@@ -69,20 +70,18 @@ impl WriteTx<'_> {
         )
         .fetch_one(&mut *self.connection())
         .await?;
-        let epoch: i64 = sqlx::query_scalar(
-            "UPDATE zones SET authority_epoch = authority_epoch + 1 WHERE id = $1 RETURNING authority_epoch",
-        )
-        .bind(zone.as_str())
-        .fetch_one(&mut *self.connection())
-        .await?;
         let mark = match change {
-            Change::Policy => Some("UPDATE zones SET policy_epoch = authority_epoch WHERE id = $1"),
-            Change::Keys => Some("UPDATE zones SET keys_epoch = authority_epoch WHERE id = $1"),
-            _ => None,
+            Change::Policy => ", policy_epoch = authority_epoch + 1",
+            Change::Keys => ", keys_epoch = authority_epoch + 1",
+            _ => "",
         };
-        if let Some(mark) = mark {
-            sqlx::query(mark).bind(zone.as_str()).execute(&mut *self.connection()).await?;
-        }
+        let sql = format!(
+            "UPDATE zones SET authority_epoch = authority_epoch + 1{mark} WHERE id = $1 RETURNING authority_epoch"
+        );
+        let epoch: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .bind(zone.as_str())
+            .fetch_one(&mut *self.connection())
+            .await?;
         let json = serde_json::to_string(change).map_err(|error| StoreError::corrupt(error.to_string()))?;
         sqlx::query(
             "INSERT INTO change_log (seq, zone_id, authority_epoch, change_json, created_at) VALUES ($1, $2, $3, $4, $5)",
@@ -147,7 +146,7 @@ impl WriteTx<'_> {
 
 /// The revoked anchors of a zone that still matter.
 pub async fn revoked_anchors(
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     now: i64,
 ) -> Result<Vec<RevokedAnchor>, StoreError> {
@@ -168,7 +167,7 @@ pub async fn revoked_anchors(
 
 /// The changes after a generation, in order.
 pub async fn changes_after(
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut SqlConnection,
     after: Generation,
 ) -> Result<Vec<(Generation, ZoneId, i64, Change)>, StoreError> {
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
@@ -191,7 +190,7 @@ pub async fn changes_after(
 /// Whether zones or resources may have changed after a generation, and up to which one that is known. Cheap where nothing
 /// of the kind happened, however much else did.
 pub async fn resources_changed_after(
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut SqlConnection,
     after: Generation,
 ) -> Result<(Generation, bool), StoreError> {
     let current: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")

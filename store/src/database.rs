@@ -3,10 +3,12 @@
 use crate::clock;
 use crate::file::DatabaseFile;
 use crate::planner;
+use crate::sqlite::Sqlite;
 use crate::writer::{WriteTx, Writer};
+use crate::{Reader, SqlConnection};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AnyPool, Connection as _, Executor as _};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -98,13 +100,16 @@ impl Store {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let options = AnyConnectOptions::from_str(url)?;
-        let mut connection = connect(&options).await?;
+        let mut connection = AnyConnection::connect_with(&options).await?;
+        prepare(&mut connection).await?;
         migrator().run(&mut connection).await?;
-        planner::inform(&mut connection).await?;
-        // Only the first connection makes a file: were it deleted, nobody makes another in its place.
-        let options = AnyConnectOptions::from_str(&url.replace("mode=rwc", "mode=rw"))?;
         // A file does not go away as a network does.
         let over_a_network = connection.backend_name() != "SQLite";
+        let mut connection = SqlConnection::from(connection);
+        planner::inform(&mut connection).await?;
+        connection.close().await?;
+        // Only the first connection makes a file: were it deleted, nobody makes another in its place.
+        let options = AnyConnectOptions::from_str(&url.replace("mode=rwc", "mode=rw"))?;
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .test_before_acquire(over_a_network)
@@ -118,14 +123,15 @@ impl Store {
         let (audit_tx, audit) = watch::channel(0);
         let (decisions_tx, decisions) = watch::channel(0);
         let file = DatabaseFile::of(url).map_err(sqlx::Error::Io)?;
+        let connection = connect(&options, file.as_ref()).await?;
         let writer = Writer::start(connection, options, file.clone(), changes_tx, audit_tx, decisions_tx)
             .map_err(sqlx::Error::Io)?;
         Ok(Self { pool, writer, file, changes, audit, decisions })
     }
 
     /// A connection to read with.
-    pub async fn read(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Any>, StoreError> {
-        Ok(self.pool.acquire().await?)
+    pub async fn read(&self) -> Result<Reader, StoreError> {
+        Ok(Reader::new(self.pool.acquire().await?))
     }
 
     /// Runs `work` in the next transaction and answers after its commit. An `Err` from `work` takes back what it
@@ -182,23 +188,30 @@ impl Store {
 /// changes with every commit is copied into the database less often.
 const WRITER_PRAGMAS: &str = "PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4096;";
 
-/// A connection for the writer.
-pub(crate) async fn connect(options: &AnyConnectOptions) -> Result<sqlx::AnyConnection, sqlx::Error> {
-    let mut connection = sqlx::AnyConnection::connect_with(options).await?;
-    prepare(&mut connection).await?;
-    if connection.backend_name() == "SQLite" {
-        connection.execute(sqlx::raw_sql(WRITER_PRAGMAS)).await?;
-    }
+/// A connection for the writer, which has a thread of its own: it asks a file by itself.
+pub(crate) async fn connect(
+    options: &AnyConnectOptions,
+    file: Option<&DatabaseFile>,
+) -> Result<SqlConnection, sqlx::Error> {
+    let Some(file) = file else {
+        let mut connection = AnyConnection::connect_with(options).await?;
+        prepare(&mut connection).await?;
+        return Ok(connection.into());
+    };
+    let mut connection = SqlConnection::from(Sqlite::open(file.path())?);
+    connection.execute(sqlx::raw_sql(PRAGMAS)).await?;
+    connection.execute(sqlx::raw_sql(WRITER_PRAGMAS)).await?;
     Ok(connection)
 }
 
 /// The journal of savepoints may go to a temporary file: in memory it is a list that every statement walks, so a
 /// transaction of many statements would take the square of their number.
-async fn prepare(connection: &mut sqlx::AnyConnection) -> Result<(), sqlx::Error> {
-    if connection.backend_name() == "SQLite" {
-        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                        PRAGMA busy_timeout = 5000;";
-        connection.execute(sqlx::raw_sql(pragmas)).await?;
+
+async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    if connection.backend_name() == "SQLite" {
+        connection.execute(sqlx::raw_sql(PRAGMAS)).await?;
     }
     Ok(())
 }

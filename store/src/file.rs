@@ -26,6 +26,11 @@ impl DatabaseFile {
         Ok(Some(Self { path: PathBuf::from(path), device, inode }))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Is it still where it was?
     pub(crate) fn check(&self) -> io::Result<()> {
         if identity(&self.path)? == (self.device, self.inode) {

@@ -11,8 +11,8 @@ use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-/// The most rows of one statement. SQLite looks for each parameter among all of them, so more would not be quicker.
-const MOST: usize = 16;
+/// The most rows of one statement: enough for a group of writes, and few texts to prepare.
+const MOST: usize = 64;
 
 /// Cuts rows into pieces whose sizes are powers of two.
 pub fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn pieces_are_powers_of_two_and_lose_nothing() {
         for (count, sizes) in
-            [(0, vec![]), (1, vec![1]), (13, vec![8, 4, 1]), (16, vec![16]), (50, vec![16, 16, 16, 2])]
+            [(0, vec![]), (1, vec![1]), (13, vec![8, 4, 1]), (64, vec![64]), (130, vec![64, 64, 2])]
         {
             let rows: Vec<usize> = (0..count).collect();
             assert_eq!(pieces(&rows).map(<[usize]>::len).collect::<Vec<_>>(), sizes);

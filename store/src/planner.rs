@@ -6,7 +6,8 @@
 //! known of the schema is written down instead, as SQLite's documentation of `sqlite_stat1` allows. PostgreSQL keeps
 //! statistics by itself.
 
-use sqlx::{AnyConnection, Executor as _};
+use crate::SqlConnection;
+use sqlx::Executor as _;
 
 /// One row for each index that begins with the zone: a million rows in the table, a hundred thousand in a zone, two for
 /// each value of the columns that follow (one for all columns of a unique index).
@@ -27,8 +28,8 @@ const STATISTICS: &str = "\
     ANALYZE sqlite_schema;";
 
 /// Writes the statistics down for this and every later connection.
-pub(crate) async fn inform(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    if connection.backend_name() == "SQLite" {
+pub(crate) async fn inform(connection: &mut SqlConnection) -> Result<(), sqlx::Error> {
+    if connection.is_sqlite() {
         connection.execute(sqlx::raw_sql(STATISTICS)).await?;
     }
     Ok(())

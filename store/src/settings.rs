@@ -1,7 +1,7 @@
 //! Settings of the whole installation, which every process reads (contract admin-audit §5.17).
 
+use crate::SqlConnection;
 use crate::{StoreError, WriteTx};
-use sqlx::AnyConnection;
 
 /// A setting. Each is a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Setting {
     }
 
     /// What it is set to; `None` where it is not set.
-    pub async fn read(self, connection: &mut AnyConnection) -> Result<Option<i64>, StoreError> {
+    pub async fn read(self, connection: &mut SqlConnection) -> Result<Option<i64>, StoreError> {
         let value = sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
             .bind(self.name())
             .fetch_optional(connection)

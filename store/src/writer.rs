@@ -4,12 +4,13 @@
 //! and commits them together; only then is anyone answered. A piece that fails takes back what it wrote and nothing
 //! else. While a commit is under way the next group gathers, so the group grows with the load.
 
+use crate::SqlConnection;
 use crate::StoreError;
 use crate::clock;
 use crate::database::{WriteFuture, connect};
 use crate::file::DatabaseFile;
+use sqlx::Executor as _;
 use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, Connection as _, Executor as _};
 use std::future::Future;
 use std::pin::Pin;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +30,7 @@ const NEXT: &str = "RELEASE SAVEPOINT piece; SAVEPOINT piece";
 /// The transaction that a piece of work writes in.
 #[derive(Debug)]
 pub struct WriteTx<'a> {
-    connection: &'a mut AnyConnection,
+    connection: &'a mut SqlConnection,
     now: i64,
     generation: Option<u64>,
     audited: bool,
@@ -38,7 +39,7 @@ pub struct WriteTx<'a> {
 
 impl WriteTx<'_> {
     /// The connection to run statements on.
-    pub fn connection(&mut self) -> &mut AnyConnection {
+    pub fn connection(&mut self) -> &mut SqlConnection {
         self.connection
     }
 
@@ -142,7 +143,7 @@ impl Writer {
     /// Starts the writing task on a thread of its own: every statement goes to the database and back, and would wait
     /// for its turn among all requests each time.
     pub(crate) fn start(
-        connection: AnyConnection,
+        connection: SqlConnection,
         options: AnyConnectOptions,
         file: Option<DatabaseFile>,
         changes: watch::Sender<u64>,
@@ -153,7 +154,7 @@ impl Writer {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time();
         // With a file nothing of the network is waited for, and a thread without sockets to watch is woken sooner.
-        if connection.backend_name() != "SQLite" {
+        if !connection.is_sqlite() {
             runtime.enable_io();
         }
         let runtime = runtime.build()?;
@@ -187,7 +188,7 @@ impl Writer {
 }
 
 struct Task {
-    connection: Option<AnyConnection>,
+    connection: Option<SqlConnection>,
     options: AnyConnectOptions,
     file: Option<DatabaseFile>,
     changes: watch::Sender<u64>,
@@ -260,9 +261,9 @@ impl Task {
         still_there()?;
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(connect(&self.options).await?),
+            none => none.insert(connect(&self.options, self.file.as_ref()).await?),
         };
-        let begin = if connection.backend_name() == "SQLite" { BEGIN_SQLITE } else { BEGIN };
+        let begin = if connection.is_sqlite() { BEGIN_SQLITE } else { BEGIN };
         connection.execute(sqlx::raw_sql(begin)).await?;
         let last = jobs.len().saturating_sub(1);
         for (index, job) in jobs.into_iter().enumerate() {

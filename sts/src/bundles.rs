@@ -3,9 +3,9 @@
 use crate::policy::{Bundle, manifest_sha256};
 use caracal_mandate::epoch::PolicyEpoch;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use serde::Deserialize;
-use sqlx::AnyConnection;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -69,7 +69,7 @@ impl Bundles {
     /// The zone's policy as of `epoch`, loaded where it is not.
     pub(crate) async fn load(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         epoch: PolicyEpoch,
         view: View,
@@ -92,7 +92,7 @@ impl Bundles {
 }
 
 async fn load(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     epoch: PolicyEpoch,
 ) -> Result<ActivePolicy, LoadError> {

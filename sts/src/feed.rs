@@ -4,11 +4,11 @@ use crate::Sts;
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::{CredentialKind, FeedResponse, ResourceEntry, UpstreamEntry, ZoneFeed};
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::change::{Change, changes_after, revoked_anchors};
 use caracal_store::internal::GatewayProof;
 use caracal_store::model::{Provider, Resource, Zone};
-use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -48,13 +48,12 @@ impl Sts {
 
     async fn answer_feed(&self, since: Generation) -> Result<FeedResponse, StoreError> {
         let mut response = {
-            let mut connection = self.store().read().await?;
-            // One transaction, so that epochs, changes and resources are of one moment.
-            let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
-            let current = generation(&mut transaction).await?;
-            match self.delta(&mut transaction, since, current).await? {
+            // Epochs, changes and resources are of one moment.
+            let mut connection = self.store().read().await?.of_one_moment().await?;
+            let current = generation(&mut connection).await?;
+            match self.delta(&mut connection, since, current).await? {
                 Some(delta) => delta,
-                None => self.snapshot(&mut transaction, current).await?,
+                None => self.snapshot(&mut connection, current).await?,
             }
         };
         // Keys are read over a connection of their own, so none is held meanwhile. They may be newer than the rest; the
@@ -70,7 +69,7 @@ impl Sts {
 
     async fn snapshot(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         current: Generation,
     ) -> Result<FeedResponse, StoreError> {
         let now = self.store().now();
@@ -101,7 +100,7 @@ impl Sts {
     /// The changes after `since`, folded; `None` where the log does not reach back that far or is too long to tell.
     async fn delta(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         since: Generation,
         current: Generation,
     ) -> Result<Option<FeedResponse>, StoreError> {
@@ -145,7 +144,7 @@ impl Sts {
 
     async fn fold(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &Zone,
         changes: Vec<(i64, Change)>,
     ) -> Result<ZoneFeed, StoreError> {
@@ -230,7 +229,7 @@ impl Sts {
     }
 }
 
-async fn generation(connection: &mut AnyConnection) -> Result<Generation, StoreError> {
+async fn generation(connection: &mut SqlConnection) -> Result<Generation, StoreError> {
     let value: i64 = sqlx::query_scalar("SELECT value FROM sequences WHERE name = 'change_log'")
         .fetch_one(connection)
         .await?;
@@ -240,7 +239,7 @@ async fn generation(connection: &mut AnyConnection) -> Result<Generation, StoreE
 /// What gateways are told of a resource. One without its provider is not reachable: gateways do not know it
 /// (contract sts §12.8).
 async fn entry(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     resource: &Resource,
 ) -> Result<Option<ResourceEntry>, StoreError> {
     let credential = match &resource.credential_provider_id {
@@ -260,7 +259,7 @@ async fn entry(
 
 /// Tells of a resource as it stands now.
 async fn tell(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     feed: &mut ZoneFeed,
     resource: &Resource,
 ) -> Result<(), StoreError> {

@@ -15,13 +15,13 @@ use caracal_mandate::claims::{Claims, MandateUse};
 use caracal_mandate::es256::Es256Verifier as _;
 use caracal_mandate::id::{AgentSessionId, ZoneId};
 use caracal_mandate::jws::CompactJws;
+use caracal_store::SqlConnection;
 use caracal_store::http::header_text;
 use caracal_store::keys::NativeVerifier;
 use caracal_store::model::{AgentSession, Application, AuthorityRecord, DelegationEdge};
 use caracal_store::revoke::{Cause, Ending, Reach, Selector, SelectorError};
 use caracal_store::{StoreError, ids};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 pub(crate) const INTROSPECTION_PATH: &str = "/oauth/2/introspect";
@@ -169,7 +169,7 @@ impl Sts {
 
 /// Do the record, the session and every delegation that the mandate names still stand?
 pub(crate) async fn stands(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     claims: &Claims,
     now: i64,
 ) -> Result<bool, StoreError> {

@@ -6,7 +6,6 @@ use caracal_store::model::{AgentSession, DelegationEdge, EdgeStatus, SessionStat
 use http::Method;
 use proptest::prelude::*;
 use serde_json::json;
-use sqlx::Connection as _;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
@@ -114,9 +113,8 @@ async fn run(world: &World, token: &str, step: Step, sessions: &mut Vec<String>,
 
 /// Reads all state and holds it against what must be so at every moment.
 async fn check(world: &World) {
-    // One transaction, so that all of it is of one moment.
-    let mut connection = world.store.read().await.unwrap();
-    let mut connection = connection.begin().await.unwrap();
+    // All of it is of one moment.
+    let mut connection = world.store.read().await.unwrap().of_one_moment().await.unwrap();
     let sql = format!("SELECT {} FROM sessions", AgentSession::COLUMNS);
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *connection).await.unwrap();
     let sessions: HashMap<String, AgentSession> = rows

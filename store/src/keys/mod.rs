@@ -9,6 +9,7 @@ mod stored;
 
 pub use pair::NativeVerifier;
 
+use crate::SqlConnection;
 use crate::secrets::Vault;
 use crate::{Store, StoreError};
 use caracal_mandate::claims::{Claims, MandateUse};
@@ -18,7 +19,6 @@ use caracal_mandate::id::{KeyId, ZoneId};
 use caracal_mandate::jwks::Jwk;
 use caracal_mandate::jws::{self, CompactJws};
 use caracal_mandate::recent::Recent;
-use sqlx::AnyConnection;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use stored::{KeySet, NewKey};
@@ -158,7 +158,7 @@ impl ZoneKeys {
     /// Like [`Self::verify`] with the keys that this connection sees, which may be those of a transaction under way.
     pub async fn verify_in(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         token: &str,
         expected: Expected<'_>,
     ) -> Result<Claims, MandateError> {

@@ -1,6 +1,7 @@
 //! Signing keys as they are stored: sealed, numbered by version, read together with the epoch that they are of.
 
 use super::pair::{self, Pair};
+use crate::SqlConnection;
 use crate::audit::AuditEvent;
 use crate::change::Change;
 use crate::secrets::Vault;
@@ -10,7 +11,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::es256::PublicKey;
 use caracal_mandate::id::{KeyId, ZoneId};
-use sqlx::AnyConnection;
 
 /// What sealed signing keys are sealed for.
 const AAD: &str = "caracal/secrets/zoneSigningKey";
@@ -34,7 +34,7 @@ pub(super) struct KeySet {
 
 /// The epoch at which the zone's keys changed last. `None` where there is no such zone.
 pub(super) async fn epoch_of(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
 ) -> Result<Option<AuthorityEpoch>, StoreError> {
     let epoch: Option<i64> = sqlx::query_scalar("SELECT keys_epoch FROM zones WHERE id = $1")
@@ -54,7 +54,7 @@ type Row = (i64, Option<String>, Option<String>, Option<i64>);
 impl KeySet {
     /// The zone's keys. One that cannot be opened is left out, and told of in the log.
     pub(super) async fn load(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         vault: &Vault,
         zone: &ZoneId,
         now: i64,

@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::catalogue::{ADMIN, AUDIT, Builder, COORDINATOR, EVERY, Entry, STS};
+use crate::SqlConnection;
 use crate::{Store, StoreError};
 use prometheus::proto::MetricFamily;
 use prometheus::{Error, IntGaugeVec};
@@ -236,7 +237,7 @@ const RECEIPTS: &str = "SELECT COUNT(*), MIN(created_at) FROM idempotency_receip
 
 /// How many rows there are, and when the oldest was made.
 async fn counted(
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut SqlConnection,
     statement: &'static str,
 ) -> Result<(i64, Option<i64>), StoreError> {
     Ok(sqlx::query_as(statement).fetch_one(connection).await?)

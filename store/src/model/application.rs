@@ -1,9 +1,10 @@
 //! Applications: who authenticates to the STS.
 
 use super::{json, parsed, stored_enum};
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::id::{ApplicationId, ZoneId};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 stored_enum!(
     /// How an application came to be.
@@ -39,7 +40,7 @@ const COLUMNS: &str = "id, zone_id, name, registration_method, client_secret_has
 impl Application {
     /// The application with this id in whatever zone, if it is neither archived nor expired at `now`.
     pub async fn find_active(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         id: &ApplicationId,
         now: i64,
     ) -> Result<Option<Self>, StoreError> {

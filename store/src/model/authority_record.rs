@@ -1,10 +1,11 @@
 //! Authority records: one per minted mandate, and its first anchor of revocation (contract sts §18).
 
 use super::{parsed, parsed_opt, stored_enum};
+use crate::SqlConnection;
 use crate::{StoreError, WriteTx};
 use caracal_mandate::claims::SubjectType;
 use caracal_mandate::id::{ApplicationId, AuthorityRecordId, ZoneId};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 stored_enum!(
     /// Whether a record still stands.
@@ -55,7 +56,7 @@ impl AuthorityRecord {
 
     /// The record with this id in this zone, whatever its status.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &AuthorityRecordId,
     ) -> Result<Option<Self>, StoreError> {

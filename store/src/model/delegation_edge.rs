@@ -1,12 +1,13 @@
 //! Delegation edges: who handed which authority to whom.
 
 use super::{flag, json, parsed, parsed_opt, stored_enum};
+use crate::SqlConnection;
 use crate::{StoreError, clock};
 use caracal_mandate::id::{AgentSessionId, ApplicationId, DelegationEdgeId, ResourceId, ZoneId};
 use caracal_mandate::narrow::MAX_HOPS;
 use caracal_mandate::scope::ScopeSet;
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 stored_enum!(
     /// Whether an edge still stands.
@@ -126,7 +127,7 @@ impl DelegationEdge {
 
     /// The edge with this id in this zone, whatever its status.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &DelegationEdgeId,
     ) -> Result<Option<Self>, StoreError> {
@@ -137,7 +138,7 @@ impl DelegationEdge {
 
     /// The path from the root edge to this one, root first. `None` where it is longer than any path may be, or broken.
     pub async fn lineage(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &DelegationEdgeId,
     ) -> Result<Option<Vec<Self>>, StoreError> {

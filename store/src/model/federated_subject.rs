@@ -1,8 +1,8 @@
 //! Users that an external issuer vouched for (contract sts §21).
 
+use crate::SqlConnection;
 use crate::{StoreError, WriteTx};
 use caracal_mandate::id::ZoneId;
-use sqlx::AnyConnection;
 
 /// What is known of a user of a zone, apart from the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct FederatedSubject {
 impl FederatedSubject {
     /// What is known of this user.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         subject: &str,
     ) -> Result<Option<Self>, StoreError> {

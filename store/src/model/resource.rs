@@ -1,13 +1,14 @@
 //! Resources and the providers of their credentials.
 
 use super::{json, json_opt, parsed, parsed_opt};
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::feed::ResourceEntry;
 use caracal_mandate::id::{ResourceId, ResourceIdentifier, ZoneId};
 use caracal_mandate::mcp::McpEntry;
 use caracal_mandate::operation::{Operation, OperationEnforcement};
 use caracal_mandate::scope::{LIFECYCLE, ScopeSet};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 /// A resource as services need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl ResourceUpstream {
     /// Those of every resource that gateways may reach, of one zone or of all, `limit` at most. A resource whose provider
     /// is gone is not among them (contract sts §12.8).
     pub async fn all(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: Option<&ZoneId>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
@@ -95,7 +96,7 @@ const COLUMNS: &str = "id, zone_id, identifier, upstream_url, scopes_json, crede
 impl Resource {
     /// The resource with this identifier or row id, unless it is archived (contract sts §12.1).
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         name: &str,
     ) -> Result<Option<Self>, StoreError> {
@@ -108,7 +109,7 @@ impl Resource {
     }
 
     /// Every resource of the zone that is not archived.
-    pub async fn all(connection: &mut AnyConnection, zone: &ZoneId) -> Result<Vec<Self>, StoreError> {
+    pub async fn all(connection: &mut SqlConnection, zone: &ZoneId) -> Result<Vec<Self>, StoreError> {
         let sql =
             format!("SELECT {COLUMNS} FROM resources WHERE zone_id = $1 AND archived_at IS NULL ORDER BY id");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str()).fetch_all(connection).await?;
@@ -160,7 +161,7 @@ impl Resource {
 impl Provider {
     /// The provider with this row id, unless it is archived.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &str,
     ) -> Result<Option<Self>, StoreError> {

@@ -1,9 +1,10 @@
 //! Agent sessions.
 
 use super::{json, parsed, parsed_opt, stored_enum};
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, ZoneId};
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 stored_enum!(
     /// Where a session stands.
@@ -87,7 +88,7 @@ impl AgentSession {
 
     /// The session with this id in this zone, whatever its status.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &AgentSessionId,
     ) -> Result<Option<Self>, StoreError> {

@@ -1,10 +1,11 @@
 //! The issuers whose users a zone trusts (contract sts §21).
 
 use super::parsed;
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::id::ZoneId;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 
 /// An issuer that is not archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct SubjectIssuer {
 impl SubjectIssuer {
     /// The issuer of this name in this zone.
     pub async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         issuer: &str,
     ) -> Result<Option<Self>, StoreError> {

@@ -1,10 +1,11 @@
 //! Zones.
 
 use super::parsed;
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::epoch::{AuthorityEpoch, PolicyEpoch};
 use caracal_mandate::id::ZoneId;
-use sqlx::{AnyConnection, Row as _};
+use sqlx::Row as _;
 
 /// A zone's epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Zone {
 
 impl Zone {
     /// The zone with this id, unless it is archived.
-    pub async fn find(connection: &mut AnyConnection, id: &ZoneId) -> Result<Option<Self>, StoreError> {
+    pub async fn find(connection: &mut SqlConnection, id: &ZoneId) -> Result<Option<Self>, StoreError> {
         let row = sqlx::query(
             "SELECT id, authority_epoch, policy_epoch, keys_epoch, graph_epoch FROM zones WHERE id = $1 AND archived_at IS NULL",
         )
@@ -41,7 +42,7 @@ impl Zone {
     }
 
     /// Every zone that is not archived.
-    pub async fn all(connection: &mut AnyConnection) -> Result<Vec<Self>, StoreError> {
+    pub async fn all(connection: &mut SqlConnection) -> Result<Vec<Self>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, authority_epoch, policy_epoch, keys_epoch, graph_epoch FROM zones WHERE archived_at IS NULL ORDER BY id",
         )

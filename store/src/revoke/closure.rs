@@ -3,11 +3,11 @@
 use super::reach::{Counts, Reach};
 use super::selector::{Selector, SelectorError};
 use super::{Cause, Ending};
+use crate::SqlConnection;
 use crate::model::FederatedSubject;
 use crate::{Store, StoreError, WriteTx, ids};
 use caracal_mandate::id::ZoneId;
 use serde::Serialize;
-use sqlx::AnyConnection;
 
 /// How long after its last word a gateway counts as live, milliseconds.
 pub const GATEWAY_LIVE: i64 = 60_000;
@@ -117,7 +117,7 @@ impl Revocation {
 }
 
 /// What all gateways told last.
-pub async fn gateways(connection: &mut AnyConnection) -> Result<Vec<GatewayState>, StoreError> {
+pub async fn gateways(connection: &mut SqlConnection) -> Result<Vec<GatewayState>, StoreError> {
     let rows: Vec<(String, i64, i64, i64)> =
         sqlx::query_as("SELECT id, acknowledged, acknowledged_at, last_seen_at FROM gateways ORDER BY id")
             .fetch_all(connection)

@@ -1,12 +1,12 @@
 //! Everything that ends with what is selected.
 
 use super::selector::{Selector, SelectorError};
+use crate::SqlConnection;
 use crate::StoreError;
 use crate::many::{list, pieces};
 use crate::model::{AgentSession, AuthorityRecord, DelegationEdge, SessionStatus};
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
 use serde::Serialize;
-use sqlx::AnyConnection;
 
 /// What is selected directly: a condition for each table. `$1` is the zone; the values stand from `$2` on.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Matches {
 
     async fn rows(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         select: &str,
     ) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
@@ -123,7 +123,7 @@ pub struct Reach {
 /// Those of a zone's sessions that are live or suspended, and with which nothing else ends: nothing was ever started
 /// below them, and no delegation ever came to them or from them.
 pub async fn find_alone(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     ids: &[&AgentSessionId],
 ) -> Result<Vec<AgentSession>, StoreError> {
@@ -166,7 +166,7 @@ pub struct Counts {
 impl Reach {
     /// What a selector reaches at `now` (unix milliseconds).
     pub async fn of(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         selector: &Selector,
         now: i64,
@@ -177,7 +177,7 @@ impl Reach {
 
     /// What ends with a session that is live. Most are alone, and that is asked first.
     pub(super) async fn of_live_session(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &AgentSessionId,
         now: i64,
@@ -189,7 +189,7 @@ impl Reach {
     }
 
     pub(super) async fn search(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         matches: &Matches,
         now: i64,

@@ -1,10 +1,10 @@
 //! What is to be revoked, as operators say it.
 
 use super::reach::Matches;
+use crate::SqlConnection;
 use crate::StoreError;
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, ZoneId};
 use serde::{Deserialize, Serialize};
-use sqlx::AnyConnection;
 
 /// One thing that is selected. In JSON: `{"by": "session", "id": "…"}`, `{"by": "age", "older_than_seconds": 3600}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ const LIVE: &str = "status IN ('active', 'suspended')";
 impl Selector {
     pub(super) async fn matches(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         now: i64,
     ) -> Result<Matches, SelectorError> {

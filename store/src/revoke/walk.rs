@@ -1,9 +1,9 @@
 //! Walks: down the tree of sessions, and along the lineage of delegations.
 
+use crate::SqlConnection;
 use crate::StoreError;
 use crate::model::{AgentSession, DelegationEdge};
 use caracal_mandate::id::{AgentSessionId, DelegationEdgeId, ZoneId};
-use sqlx::AnyConnection;
 use std::collections::HashMap;
 
 /// Through which sessions a walk down the tree goes.
@@ -17,7 +17,7 @@ pub enum Through {
 
 /// The session and all below it, parents first, as far as the walk goes.
 pub async fn subtree(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     root: &AgentSessionId,
     through: Through,
@@ -40,7 +40,7 @@ pub async fn subtree(
 
 /// An edge and all that descend from it by `parent_edge_id`, with their distance from it, nearest first.
 pub async fn edge_descendants(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     root: &DelegationEdgeId,
 ) -> Result<Vec<(DelegationEdge, usize)>, StoreError> {

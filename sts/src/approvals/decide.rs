@@ -10,13 +10,13 @@ use axum::response::{IntoResponse as _, Response};
 use caracal_mandate::claims::{Claims, MandateUse, SubjectType};
 use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::id::{AuthorityRecordId, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
 use caracal_store::http::{Refusal, bearer, read_body};
 use caracal_store::keys::MandateError;
 use caracal_store::model::AuthorityRecord;
 use serde::Deserialize;
-use sqlx::AnyConnection;
 
 /// The largest body, in bytes.
 const MAX_BODY_BYTES: usize = 65_536;
@@ -133,7 +133,7 @@ impl Sts {
 }
 
 async fn check(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     hold: &Hold,
     zone: &ZoneId,
     claims: &Claims,
@@ -174,7 +174,7 @@ async fn check(
 
 /// Is one of two records the other, or above the other?
 async fn related(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     one: &str,
     other: &str,
@@ -188,7 +188,7 @@ async fn related(
 }
 
 /// A record and those above it.
-async fn line(connection: &mut AnyConnection, zone: &ZoneId, id: &str) -> Result<Vec<String>, StoreError> {
+async fn line(connection: &mut SqlConnection, zone: &ZoneId, id: &str) -> Result<Vec<String>, StoreError> {
     let mut ids = Vec::new();
     let mut next = AuthorityRecordId::new(id).ok();
     while let Some(id) = next {

@@ -3,10 +3,11 @@
 use aws_lc_rs::digest;
 use axum::http::StatusCode;
 use caracal_mandate::gateway_signature::to_hex;
+use caracal_store::SqlConnection;
 use caracal_store::{StoreError, clock};
 use serde_json::{Value, json};
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 
 use crate::policy::contract::DECISION_CONTRACT_VERSION;
 use crate::policy::decision_contract_sha256;
@@ -64,7 +65,7 @@ pub(super) const COLUMNS: &str = "id, zone_id, principal_id, session_id, applica
 
 impl Hold {
     /// The hold with this id. What is no UUID is no hold.
-    pub(crate) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Self>, StoreError> {
+    pub(crate) async fn find(connection: &mut SqlConnection, id: &str) -> Result<Option<Self>, StoreError> {
         if !is_uuid(id) {
             return Ok(None);
         }

@@ -4,10 +4,10 @@ use super::hold::{COLUMNS, Hold};
 use super::sweep::lapse;
 use super::terms::{Terms, approver_word, privacy_word};
 use caracal_mandate::id::{AuthorityRecordId, ZoneId};
+use caracal_store::SqlConnection;
 use caracal_store::model::AuthorityRecord;
 use caracal_store::{StoreError, WriteTx};
 use serde_json::Value;
-use sqlx::AnyConnection;
 
 /// How long a used-up hold answers the same request again, should the first answer have been lost, in milliseconds.
 const REISSUE_WINDOW: i64 = 120_000;
@@ -108,7 +108,7 @@ pub(crate) async fn use_up(
 
 /// The record that a used-up hold made, if its answer may be given again.
 pub(crate) async fn may_reissue(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     hold: &Hold,
     now: i64,
 ) -> Result<Option<AuthorityRecord>, StoreError> {

@@ -9,12 +9,12 @@ use super::request::ExchangeRequest;
 use crate::Sts;
 use crate::bundles::{ActivePolicy, LoadError, View};
 use caracal_mandate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, ZoneId};
+use caracal_store::Reader;
+use caracal_store::SqlConnection;
 use caracal_store::model::{
     AgentSession, Application, AuthorityRecord, DelegationEdge, Epochs, Provider, Resource, Zone,
 };
 use caracal_store::{Store, StoreError};
-use sqlx::AnyConnection;
-use sqlx::pool::PoolConnection;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -95,8 +95,8 @@ pub(super) struct Live<'a> {
 
 enum Origin<'a> {
     /// A connection is taken when it is first needed.
-    Store(&'a Store, Option<PoolConnection<sqlx::Any>>),
-    Transaction(&'a mut AnyConnection),
+    Store(&'a Store, Option<Reader>),
+    Transaction(&'a mut SqlConnection),
 }
 
 /// Looks among the rows that are kept, where it may, then in the database, and keeps what it finds there.
@@ -128,7 +128,7 @@ impl<'a> Live<'a> {
     }
 
     /// Reads what a transaction under way sees, and keeps nothing.
-    pub(super) fn in_transaction(connection: &'a mut AnyConnection) -> Self {
+    pub(super) fn in_transaction(connection: &'a mut SqlConnection) -> Self {
         Self { origin: Origin::Transaction(connection), facts: None, at_hand: false }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Live<'a> {
     }
 
     /// For everything that is not kept.
-    pub(super) async fn connection(&mut self) -> Result<&mut AnyConnection, StoreError> {
+    pub(super) async fn connection(&mut self) -> Result<&mut SqlConnection, StoreError> {
         match &mut self.origin {
             Origin::Transaction(connection) => Ok(connection),
             Origin::Store(_, Some(connection)) => Ok(connection),

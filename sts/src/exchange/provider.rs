@@ -14,11 +14,11 @@ use crate::refusal::Denial;
 use crate::upstream::Directive;
 use axum::http::StatusCode;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::Provider;
 use serde_json::json;
-use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 
 /// How often an exchange is begun anew because a connection had to be renewed, or credentials changed meanwhile.
@@ -92,7 +92,7 @@ impl Sts {
     /// Is what was made ready for one judgement also right for the other?
     pub(super) async fn still_fits(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         brokered: &Brokered,
         request: &ExchangeRequest,
         judgement: &Judgement,

@@ -10,9 +10,9 @@ use super::secret::SealedSecrets;
 use super::{Kind, Providers};
 use crate::upstream::{Directive, directive};
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::model::{Provider, Resource};
-use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 
 /// What one granted resource needs.
@@ -111,7 +111,7 @@ impl Brokered {
     /// Are these the directives that would be made of the state that the write sees?
     pub(crate) async fn still_fit<'a>(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         all: impl IntoIterator<Item = Wanted<'a>>,
     ) -> Result<bool, StoreError> {

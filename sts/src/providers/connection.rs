@@ -8,11 +8,12 @@ use super::error::CredentialError;
 use super::hidden::Hidden;
 use super::token::TokenAnswer;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::model::Provider;
 use caracal_store::secrets::Vault;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row as _};
 
 /// The subject of a connection that everyone in the zone shares.
 pub const SHARED_SUBJECT: &str = "caracal:shared";
@@ -107,7 +108,7 @@ impl Connection {
 
     /// The active connection of that id.
     pub(super) async fn find(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         id: &str,
     ) -> Result<Option<Self>, StoreError> {
@@ -120,7 +121,7 @@ impl Connection {
 
     /// The connection that serves the subject: its own before the shared one, the newest first.
     async fn of_subject(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         provider: &str,
         subject: &str,
@@ -188,7 +189,7 @@ impl Standing {
 
     /// What the subject's connection at this provider is good for.
     pub(crate) async fn of(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         provider: &Provider,
         subject: Option<&str>,
@@ -211,7 +212,7 @@ impl Standing {
 
 /// Did a connection that would have served the subject end a moment ago, for this request or beside it?
 async fn ended_just_now(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     zone: &ZoneId,
     provider: &str,
     subject: &str,
@@ -254,7 +255,7 @@ pub(super) fn life(expires_in: Option<i64>, max_life: i64) -> i64 {
 
 /// The tokens of an active connection, for whoever gives them back to the provider; `None` where there is none.
 pub(super) async fn tokens_of(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     vault: &Vault,
     zone: &ZoneId,
     (provider, subject): (&str, &str),

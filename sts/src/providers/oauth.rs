@@ -10,9 +10,9 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::model::Provider;
 use caracal_store::{StoreError, ids};
-use sqlx::AnyConnection;
 
 /// One flow: two values that are drawn anew for each.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Providers {
     /// [`CredentialError::Sealed`], [`CredentialError::Store`].
     pub async fn tokens_in(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         of: (&str, &str),
     ) -> Result<Option<Tokens>, CredentialError> {

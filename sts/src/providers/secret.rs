@@ -3,9 +3,9 @@
 use super::error::CredentialError;
 use super::hidden::Hidden;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::secrets::Vault;
 use serde::Deserialize as _;
-use sqlx::AnyConnection;
 use std::collections::BTreeMap;
 
 /// The place of a provider's secrets. They are sealed for this place and for no other.
@@ -34,7 +34,7 @@ impl SealedSecrets {
     /// # Errors
     /// [`CredentialError::Store`].
     pub async fn read(
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         zone: &ZoneId,
         provider: &str,
     ) -> Result<Self, CredentialError> {

@@ -6,9 +6,9 @@ use crate::Sts;
 use crate::reasons::reason_of;
 use crate::refusal::Denial;
 use axum::http::StatusCode;
+use caracal_store::SqlConnection;
 use caracal_store::{StoreError, WriteTx};
 use serde_json::Value;
-use sqlx::AnyConnection;
 
 /// The window of the limits, in milliseconds.
 const WINDOW: i64 = 60_000;
@@ -69,7 +69,7 @@ impl Sts {
     /// The workload as it stands now, after it was admitted.
     pub(super) async fn still_admitted(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         call: &Call,
     ) -> Result<Workload, Denial> {
         let found = Workload::find(connection, &call.workload_id).await?;

@@ -7,9 +7,9 @@ use crate::bundles::ActivePolicy;
 use crate::policy::{ApprovalGate, DECISION_CONTRACT_VERSION, decision_contract_sha256};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
+use caracal_store::SqlConnection;
 use caracal_store::audit::AuditEvent;
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 
 /// What the wish has in hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Asker<'_> {
 
     /// What the presented `approval_id` is worth. A used-up one is worth nothing: what it released may be asked for
     /// only once.
-    pub(super) async fn presented(&self, connection: &mut AnyConnection) -> Result<Approval, Denial> {
+    pub(super) async fn presented(&self, connection: &mut SqlConnection) -> Result<Approval, Denial> {
         let Some(id) = &self.case.wish.approval_id else { return Ok(Approval::Absent) };
         let found = Hold::find(connection, id).await?.filter(|hold| {
             hold.zone_id == self.case.workload.zone_id.as_str()

@@ -11,10 +11,10 @@ use crate::policy::input::{Action, Context, PolicyInput, Principal, Resource as 
 use crate::providers::{CredentialError, Kind, ProviderConfig, SealedSecrets};
 use crate::refusal::Denial;
 use axum::http::StatusCode;
+use caracal_store::SqlConnection;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{Epochs, Provider, Resource, Zone};
 use serde_json::{Value, json};
-use sqlx::AnyConnection;
 use std::sync::Arc;
 
 /// What was asked for.
@@ -109,7 +109,7 @@ impl Sts {
     /// Judges a wish. `view` says whether what the connection reads is committed.
     pub(super) async fn judge_wish(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut SqlConnection,
         wish: &Wish,
         view: View,
     ) -> Result<Judgement, Denial> {
@@ -158,7 +158,7 @@ impl Sts {
 
 /// The provider of the resource's credential, if it is one that may be put into an environment.
 async fn basis(
-    connection: &mut AnyConnection,
+    connection: &mut SqlConnection,
     case: &Case<'_>,
     resource: &Resource,
 ) -> Result<Basis, Denial> {

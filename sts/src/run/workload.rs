@@ -2,10 +2,10 @@
 
 use axum::http::StatusCode;
 use caracal_mandate::id::ZoneId;
+use caracal_store::SqlConnection;
 use caracal_store::StoreError;
 use caracal_store::model::Zone;
 use serde::Deserialize;
-use sqlx::AnyConnection;
 
 use crate::refusal::Denial;
 
@@ -30,7 +30,7 @@ pub(super) struct Binding {
 
 impl Workload {
     /// The workload of this id, where its zone is not archived.
-    pub(super) async fn find(connection: &mut AnyConnection, id: &str) -> Result<Option<Self>, StoreError> {
+    pub(super) async fn find(connection: &mut SqlConnection, id: &str) -> Result<Option<Self>, StoreError> {
         let row: Option<(String, String, String, String, String)> = sqlx::query_as(
             "SELECT id, zone_id, name, secret_hash, bindings_json FROM workloads WHERE id = $1",
         )

@@ -1,0 +1,205 @@
+//! A connection to the database, however it is reached. Queries of `sqlx` run on each alike.
+
+use crate::sqlite::Sqlite;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
+use sqlx::any::{AnyQueryResult, AnyRow, AnyStatement, AnyTransactionManager, AnyTypeInfo};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, Either, Execute, Executor, SqlStr};
+use sqlx_core::transaction::TransactionManager as _;
+use std::ops::{Deref, DerefMut};
+
+/// A connection that queries run on: `query.fetch_one(&mut *connection)`.
+#[derive(Debug)]
+pub struct SqlConnection(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// A SQLite file, read and written by the thread that asks.
+    Here(Box<Sqlite>),
+    /// The driver asks elsewhere: a thread of its own, or a server.
+    Elsewhere(AnyConnection),
+    /// The same, and it goes back to its pool.
+    Lent(PoolConnection<Any>),
+}
+
+impl From<Sqlite> for SqlConnection {
+    fn from(sqlite: Sqlite) -> Self {
+        Self(Kind::Here(Box::new(sqlite)))
+    }
+}
+
+impl From<AnyConnection> for SqlConnection {
+    fn from(connection: AnyConnection) -> Self {
+        Self(Kind::Elsewhere(connection))
+    }
+}
+
+impl From<PoolConnection<Any>> for SqlConnection {
+    fn from(connection: PoolConnection<Any>) -> Self {
+        Self(Kind::Lent(connection))
+    }
+}
+
+impl SqlConnection {
+    /// Is it a SQLite file?
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        match &self.0 {
+            Kind::Here(_) => true,
+            Kind::Elsewhere(connection) => connection.backend_name() == "SQLite",
+            Kind::Lent(connection) => connection.backend_name() == "SQLite",
+        }
+    }
+
+    /// Closes it. What goes back to a pool is closed with the pool.
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        match self.0 {
+            Kind::Here(sqlite) => sqlite.close(),
+            Kind::Elsewhere(connection) => sqlx::Connection::close(connection).await,
+            Kind::Lent(_) => Ok(()),
+        }
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut SqlConnection {
+    type Database = Any;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        mut query: E,
+    ) -> BoxStream<'e, Result<Either<AnyQueryResult, AnyRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        match &mut self.0 {
+            Kind::Elsewhere(connection) => connection.fetch_many(query),
+            Kind::Lent(connection) => (**connection).fetch_many(query),
+            Kind::Here(sqlite) => {
+                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+                let sql = query.sql();
+                let answer = async move { sqlite.run(sql.as_str(), arguments?, usize::MAX) };
+                let each = answer.map(|answer| {
+                    answer.map(|(rows, result)| {
+                        let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
+                        stream::iter(rows.chain([Ok(Either::Left(result))]))
+                    })
+                });
+                stream::once(each).try_flatten().boxed()
+            }
+        }
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<Vec<AnyRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        match &mut self.0 {
+            Kind::Elsewhere(connection) => connection.fetch_all(query),
+            Kind::Lent(connection) => (**connection).fetch_all(query),
+            Kind::Here(sqlite) => {
+                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+                let sql = query.sql();
+                async move { Ok(sqlite.run(sql.as_str(), arguments?, usize::MAX)?.0) }.boxed()
+            }
+        }
+    }
+
+    fn execute<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<AnyQueryResult, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        match &mut self.0 {
+            Kind::Elsewhere(connection) => connection.execute(query),
+            Kind::Lent(connection) => (**connection).execute(query),
+            Kind::Here(sqlite) => {
+                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+                let sql = query.sql();
+                async move { Ok(sqlite.run(sql.as_str(), arguments?, usize::MAX)?.1) }.boxed()
+            }
+        }
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<Option<AnyRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        match &mut self.0 {
+            Kind::Elsewhere(connection) => connection.fetch_optional(query),
+            Kind::Lent(connection) => (**connection).fetch_optional(query),
+            Kind::Here(sqlite) => {
+                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+                let sql = query.sql();
+                async move { Ok(sqlite.run(sql.as_str(), arguments?, 1)?.0.pop()) }.boxed()
+            }
+        }
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [AnyTypeInfo],
+    ) -> BoxFuture<'e, Result<AnyStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        match &mut self.0 {
+            Kind::Elsewhere(connection) => connection.prepare_with(sql, parameters),
+            Kind::Lent(connection) => (**connection).prepare_with(sql, parameters),
+            Kind::Here(_) => {
+                let why = "statements are prepared when they run";
+                async move { Err(sqlx::Error::Protocol(why.to_owned())) }.boxed()
+            }
+        }
+    }
+}
+
+/// A connection to read with, on loan.
+#[derive(Debug)]
+pub struct Reader {
+    connection: SqlConnection,
+    is_snapshot: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(connection: PoolConnection<Any>) -> Self {
+        Self { connection: connection.into(), is_snapshot: false }
+    }
+
+    /// Whatever is read from now on is of one moment, until the connection goes back.
+    pub async fn of_one_moment(mut self) -> Result<Self, sqlx::Error> {
+        if let Kind::Lent(connection) = &mut self.connection.0 {
+            AnyTransactionManager::begin(connection, None).await?;
+            self.is_snapshot = true;
+        }
+        Ok(self)
+    }
+}
+
+impl Deref for Reader {
+    type Target = SqlConnection;
+
+    fn deref(&self) -> &SqlConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut SqlConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.is_snapshot
+            && let Kind::Lent(connection) = &mut self.connection.0
+        {
+            AnyTransactionManager::start_rollback(connection);
+        }
+    }
+}

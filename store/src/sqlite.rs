@@ -239,3 +239,108 @@ fn failed(error: rusqlite::Error) -> sqlx::Error {
         other => sqlx::Error::Protocol(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SqlConnection, Store};
+    use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
+
+    /// The same file, asked here and elsewhere.
+    async fn both(folder: &tempfile::TempDir) -> [SqlConnection; 2] {
+        let path = folder.path().join("x.db");
+        sqlx::any::install_default_drivers();
+        let elsewhere =
+            AnyConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+        [Sqlite::open(&path).unwrap().into(), elsewhere.into()]
+    }
+
+    #[tokio::test]
+    async fn values_and_refusals_are_the_same_here_and_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        for (index, connection) in both(&folder).await.iter_mut().enumerate() {
+            let create = format!("CREATE TABLE t{index} (id TEXT PRIMARY KEY, n BIGINT, x DOUBLE, b BLOB)");
+            connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(create))).await.unwrap();
+            // Numbers stand in any order, and more than once.
+            let insert = format!(
+                "INSERT INTO t{index} (n, id, x, b) VALUES ($2, $1, $3, $4), ($2 + 1, $1 || '$', $3, $4)"
+            );
+            let insert = || {
+                let query =
+                    sqlx::query(sqlx::AssertSqlSafe(insert.clone())).bind("it's \"ä\"").bind(i64::MAX - 1);
+                query.bind(1.5_f64).bind(vec![0_u8, 255])
+            };
+            assert_eq!(insert().execute(&mut *connection).await.unwrap().rows_affected(), 2);
+            let again = insert().execute(&mut *connection).await.unwrap_err();
+            let refused = again.as_database_error().unwrap();
+            assert!(refused.is_unique_violation(), "{refused}");
+            let nothing: Option<i64> = None;
+            let update = format!("UPDATE t{index} SET n = $1 WHERE n > $2 RETURNING id, n");
+            let updated: Vec<(String, Option<i64>)> = sqlx::query_as(sqlx::AssertSqlSafe(update))
+                .bind(nothing)
+                .bind(i64::MAX - 1)
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
+            let select = format!("SELECT x, b, n, id FROM t{index} WHERE n IS NOT NULL OR $1 ORDER BY id");
+            let rows = sqlx::query(sqlx::AssertSqlSafe(select))
+                .bind(true)
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
+            let row = |row: &AnyRow| {
+                let number = row.try_get::<i64, _>("n").ok();
+                (row.get::<f64, _>("x"), row.get::<Vec<u8>, _>(1), number, row.get::<String, _>("id"))
+            };
+            let missing = rows[0].try_get::<i64, _>("other").unwrap_err().to_string();
+            let none =
+                sqlx::query("SELECT 1 WHERE 1 = $1").bind(2).fetch_optional(&mut *connection).await.unwrap();
+            let unreadable = connection
+                .execute("SELEC 1")
+                .await
+                .unwrap_err()
+                .as_database_error()
+                .unwrap()
+                .code()
+                .map(Cow::into_owned);
+            seen.push((
+                updated,
+                rows.iter().map(row).collect::<Vec<_>>(),
+                missing,
+                none.is_none(),
+                refused.message().replace(&format!("t{index}"), "t"),
+                refused.code().map(Cow::into_owned),
+                unreadable,
+            ));
+        }
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_at_one_moment_stays_and_leaves_nothing_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_file(&folder.path().join("x.db")).await.unwrap();
+        const COUNT: &str = "SELECT COUNT(*) FROM used_once";
+        let use_up = |key: &'static str| {
+            let store = store.clone();
+            async move {
+                let keys = [(key.to_owned(), i64::MAX)];
+                store.write(move |tx| Box::pin(async move { tx.use_each_once(&keys).await })).await.unwrap()
+            }
+        };
+        // As many as the pool has connections, and one more.
+        for round in 0..9 {
+            let mut reader = store.read().await.unwrap().of_one_moment().await.unwrap();
+            let before: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *reader).await.unwrap();
+            use_up(["a", "b", "c", "d", "e", "f", "g", "h", "i"][round]).await;
+            let after: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *reader).await.unwrap();
+            assert_eq!(before, after);
+            drop(reader);
+            let mut reader = store.read().await.unwrap();
+            let now: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut *reader).await.unwrap();
+            assert_eq!(now, before + 1);
+        }
+        store.close().await;
+    }
+}

@@ -20,12 +20,16 @@ const MAX_GROUP: usize = 256;
 /// How many requests may wait before callers have to.
 const QUEUE: usize = 4096;
 
-/// Begins a group with the savepoint of its first piece. SQLite would otherwise take its lock at the first write.
-const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE; SAVEPOINT piece";
+/// Begins a group. SQLite would otherwise take its lock at the first write.
+const BEGIN_SQLITE: &str = "BEGIN IMMEDIATE";
 /// The same for other databases.
-const BEGIN: &str = "BEGIN; SAVEPOINT piece";
+const BEGIN: &str = "BEGIN";
+/// Before the first of several pieces. One that is alone needs none: what it takes back is the transaction.
+const FIRST: &str = "SAVEPOINT piece";
 /// Between two pieces: one round to the database for both.
 const NEXT: &str = "RELEASE SAVEPOINT piece; SAVEPOINT piece";
+/// After a piece that failed. The savepoint stays, for the next one.
+const TAKE_BACK: &str = "ROLLBACK TO SAVEPOINT piece";
 
 /// The transaction that a piece of work writes in.
 #[derive(Debug)]
@@ -264,8 +268,11 @@ impl Task {
             none => none.insert(connect(&self.options, self.file.as_ref()).await?),
         };
         let begin = if connection.is_sqlite() { BEGIN_SQLITE } else { BEGIN };
-        connection.execute(sqlx::raw_sql(begin)).await?;
+        sqlx::query(begin).execute(&mut *connection).await?;
         let last = jobs.len().saturating_sub(1);
+        if last > 0 {
+            sqlx::query(FIRST).execute(&mut *connection).await?;
+        }
         for (index, job) in jobs.into_iter().enumerate() {
             let mut tx =
                 WriteTx { connection, now: clock::now(), generation: None, audited: false, decided: false };
@@ -282,14 +289,17 @@ impl Task {
                 }
                 Err(failed) => {
                     failures.push(failed);
-                    // The savepoint stays, for the next piece.
-                    connection.execute(sqlx::raw_sql("ROLLBACK TO SAVEPOINT piece")).await?;
+                    if last == 0 {
+                        sqlx::query("ROLLBACK").execute(&mut *connection).await?;
+                        return Ok(());
+                    }
+                    sqlx::query(TAKE_BACK).execute(&mut *connection).await?;
                 }
             }
         }
         // A savepoint that is open is committed with the rest.
         still_there()?;
-        connection.execute("COMMIT").await?;
+        sqlx::query("COMMIT").execute(&mut *connection).await?;
         Ok(())
     }
 

@@ -272,6 +272,29 @@ impl Worker for Create {
     }
 }
 
+/// Makes so many resources beside the one that the zone has.
+pub(crate) async fn add_resources(
+    stack: &Stack,
+    world: &World,
+    count: usize,
+    connections: u16,
+) -> Result<(), Error> {
+    let provider = json!({ "name": "further mandates", "kind": "caracal_mandate" });
+    let provider = text(&world.operate(&world.path("providers"), provider).await?, "id")?;
+    let (address, pid) = (stack.addresses.admin, stack.addresses.pid);
+    let shared = Rc::new(Creations {
+        path: world.path("resources"),
+        address,
+        token: stack.admin_token()?,
+        provider,
+        left: Cell::new(count),
+        ids: RefCell::default(),
+    });
+    let measured = Duration::from_secs(3600);
+    let plan = Plan { address, pid, warm_up: Duration::ZERO, measured };
+    run(plan, (0..connections).map(|_| Create(Rc::clone(&shared))).collect()).await.map(|_| ())
+}
+
 /// What was seen on the way.
 #[derive(Default)]
 struct Walked {

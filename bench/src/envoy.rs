@@ -1,9 +1,10 @@
-//! An Envoy of the benchmark's own, with one worker.
+//! An Envoy of the benchmark's own.
 
 use crate::error::Error;
 use crate::stack::{Binaries, Stack};
 use caracal_envoy::KEY_VARIABLE;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -27,15 +28,26 @@ pub(crate) struct Envoy {
 }
 
 impl Envoy {
-    /// Starts one and waits until it listens.
+    /// Starts one with one worker and waits until it listens.
     pub(crate) async fn start(binaries: &Binaries, stack: &Stack, bootstrap: &Value) -> Result<Self, Error> {
+        Self::start_with(binaries, stack, bootstrap, 1).await
+    }
+
+    /// The same with so many workers.
+    pub(crate) async fn start_with(
+        binaries: &Binaries,
+        stack: &Stack,
+        bootstrap: &Value,
+        workers: usize,
+    ) -> Result<Self, Error> {
         let folder = tempfile::Builder::new().prefix("e").tempdir_in(&binaries.scratch)?;
         let config = folder.path().join("envoy.json");
         std::fs::write(&config, bootstrap.to_string()).map_err(Error::file(&config))?;
         let admin = folder.path().join("admin");
         let mut command = Command::new(&binaries.envoy);
         command.arg("--config-path").arg(&config).arg("--admin-address-path").arg(&admin);
-        command.args(["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error"]);
+        command.args(["--use-dynamic-base-id", "--log-level", "error", "--concurrency"]);
+        command.arg(workers.to_string());
         command.env(KEY_VARIABLE, stack.gateway_key()?).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.kill_on_drop(true).spawn().map_err(Error::file(&binaries.envoy))?;
         let pid = child.id().ok_or_else(|| Error::Start("Envoy ended".into()))?;
@@ -54,9 +66,18 @@ impl Envoy {
 
     /// The highest value of the statistics whose name ends so.
     pub(crate) async fn statistic(&self, name: &str) -> Result<u64, Error> {
-        let text = reqwest::get(format!("{}/stats?filter={name}", self.admin)).await?.text().await?;
+        Ok(self.statistics(name).await?.into_values().max().unwrap_or(0))
+    }
+
+    /// How many connections each worker accepted so far, in the order of the workers.
+    pub(crate) async fn accepted(&self) -> Result<Vec<u64>, Error> {
+        Ok(self.statistics("worker_[0-9]*.downstream_cx_total$").await?.into_values().collect())
+    }
+
+    async fn statistics(&self, filter: &str) -> Result<BTreeMap<String, u64>, Error> {
+        let text = reqwest::get(format!("{}/stats?filter={filter}", self.admin)).await?.text().await?;
         let values = text.lines().filter_map(|line| line.rsplit_once(": "));
-        Ok(values.filter_map(|(_, value)| value.parse().ok()).max().unwrap_or(0))
+        Ok(values.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 }
 

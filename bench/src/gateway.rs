@@ -11,28 +11,28 @@ use crate::load::{Plan, Report, run};
 use crate::machine::{Machine, memory};
 use crate::stack::Stack;
 use crate::world::{Agent, World, good};
-use crate::{Options, envoy_config, gateway_authz, upstream};
+use crate::{Options, envoy_config, gateway_authz, gateway_revocation, gateway_scale, upstream};
 use reqwest::Method;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const ROUNDS: u32 = 5;
+pub(crate) const ROUNDS: u32 = 5;
 /// Mandates of each round that no Envoy has seen.
 const FRESH: usize = 4_000;
 /// Agents that send governed requests at once.
 const AGENTS: usize = 3;
 /// Events that Audit acknowledged.
-const ACKNOWLEDGED: &str = "caracal_gateway_audit_persisted_total";
+pub(crate) const ACKNOWLEDGED: &str = "caracal_gateway_audit_persisted_total";
 /// How long Audit may take for what a round made.
 const DRAINED: Duration = Duration::from_secs(120);
 /// Nothing was acknowledged for so long: all is. A worker waits less than that before it delivers.
 const QUIET: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
-const WARM_UP: Duration = Duration::from_millis(300);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(300);
 /// The operator's own options: the limits are counted, but not reached.
-const LIMITS: [&str; 6] =
+pub(crate) const LIMITS: [&str; 6] =
     ["--max-agents-per-zone", "10000000", "--max-agents-per-app", "10000000", "--mint-limit", "1000000000"];
 
 /// A configuration that is measured.
@@ -77,7 +77,9 @@ pub(crate) async fn measure(options: &Options) -> Result<Figures, Error> {
     let stack = Stack::start(&options.binaries, &LIMITS).await?;
     let result = measure_on(&stack, upstream, options, &mut figures).await;
     stack.stop().await?;
-    result.map(|()| figures)
+    result?;
+    gateway_scale::measure(upstream, options, &mut figures).await?;
+    Ok(figures)
 }
 
 async fn measure_on(
@@ -99,6 +101,7 @@ async fn measure_on(
     push(figures, &rounds);
     figures.push(Figure::new("evidence_delivered_rate", median(evidence), "1/s"));
     drop(doors);
+    gateway_revocation::measure(stack, &world, upstream, options, figures).await?;
 
     let report = governed(&source, stack.addresses.gateway, AGENTS, options.measured()).await?;
     figures.push(Figure::new("governed_request_rate", report.rate, "1/s").with_goal(Goal::AtLeast(1500.0)));
@@ -206,29 +209,11 @@ impl Doors {
             let (before, begun) = (self.filter.statistic(ACKNOWLEDGED).await?, Instant::now());
             reports.push(self.load(door, options, &fresh).await?);
             if matches!(door, Door::Filter | Door::FilterFresh) {
-                let (count, last) = self.drained(before, begun).await?;
+                let (count, last) = drained(&self.filter, before, begun).await?;
                 evidence.push(count / last.as_secs_f64().max(1e-9));
             }
         }
         Ok(reports)
-    }
-
-    /// Waits until Audit has acknowledged what it can; answers how many events since `before`, and how long the last of
-    /// them took since `begun`.
-    #[allow(clippy::cast_precision_loss)]
-    async fn drained(&self, before: u64, begun: Instant) -> Result<(f64, Duration), Error> {
-        let (mut seen, mut last) = (before, Duration::ZERO);
-        while last.is_zero() || begun.elapsed() < last + QUIET {
-            let now = self.filter.statistic(ACKNOWLEDGED).await?;
-            if now > seen {
-                (seen, last) = (now, begun.elapsed());
-            }
-            if begun.elapsed() > DRAINED {
-                return Err(Error::answer("evidence", "Audit does not acknowledge it"));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok((seen.saturating_sub(before) as f64, last))
     }
 
     async fn load(&self, door: Door, options: &Options, fresh: &Rc<Vec<String>>) -> Result<Report, Error> {
@@ -247,14 +232,42 @@ impl Doors {
     }
 }
 
+/// Waits until Audit has acknowledged what it can; answers how many events since `before`, and how long the last of
+/// them took since `begun`.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) async fn drained(filter: &Envoy, before: u64, begun: Instant) -> Result<(f64, Duration), Error> {
+    let (mut seen, mut last) = (before, Duration::ZERO);
+    while last.is_zero() || begun.elapsed() < last + QUIET {
+        let now = filter.statistic(ACKNOWLEDGED).await?;
+        if now > seen {
+            (seen, last) = (now, begun.elapsed());
+        }
+        if begun.elapsed() > DRAINED {
+            return Err(Error::answer("evidence", "Audit does not acknowledge it"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok((seen.saturating_sub(before) as f64, last))
+}
+
 /// The answer has to be one of these.
-async fn expect(what: &str, address: SocketAddr, request: &[u8], allowed: &[u16]) -> Result<(), Error> {
+pub(crate) async fn expect(
+    what: &str,
+    address: SocketAddr,
+    request: &[u8],
+    allowed: &[u16],
+) -> Result<(), Error> {
     let got = status(address, request).await?;
     if allowed.contains(&got) { Ok(()) } else { Err(Error::answer(what, format!("{got}, not {allowed:?}"))) }
 }
 
 /// The answer has to become one of these before long.
-async fn expect_soon(what: &str, address: SocketAddr, request: &[u8], allowed: &[u16]) -> Result<(), Error> {
+pub(crate) async fn expect_soon(
+    what: &str,
+    address: SocketAddr,
+    request: &[u8],
+    allowed: &[u16],
+) -> Result<(), Error> {
     for _ in 0..500 {
         if expect(what, address, request, allowed).await.is_ok() {
             return Ok(());
@@ -265,7 +278,7 @@ async fn expect_soon(what: &str, address: SocketAddr, request: &[u8], allowed: &
 }
 
 /// The value in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

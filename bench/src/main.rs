@@ -12,6 +12,8 @@ mod figures;
 mod gateway;
 mod gateway_authz;
 mod gateway_load;
+mod gateway_revocation;
+mod gateway_scale;
 mod load;
 mod machine;
 mod mint;
@@ -19,6 +21,7 @@ mod policy;
 mod revocation;
 mod sessions;
 mod stack;
+mod steady;
 mod upstream;
 mod world;
 
@@ -57,7 +60,8 @@ enum Benchmark {
         after_help = "Examples:\n  cargo xtask bench admin\n  cargo xtask bench admin --seconds 20 --json"
     )]
     Admin(Options),
-    /// The filter in Envoy beside Envoy's own filters: local decisions, never-seen mandates, governed requests.
+    /// The filter in Envoy beside Envoy's own filters: local decisions, never-seen mandates, governed requests, how soon
+    /// every worker refuses what was revoked, and what a hundred thousand revocations cost.
     #[command(
         after_help = "Examples:\n  cargo xtask bench gateway\n  cargo xtask bench gateway --seconds 20 --json"
     )]

@@ -50,7 +50,7 @@ impl Enforcement {
 }
 
 /// The value that this share of all values does not exceed.
-fn share(values: &[f64], share: f64) -> f64 {
+pub(crate) fn share(values: &[f64], share: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]

@@ -158,6 +158,7 @@ impl Bench<'_> {
             path,
             address,
             bearer: bearer.to_owned(),
+            left: Cell::new(usize::MAX),
         });
         let plan = self.plan(WARM_UP, self.options.measured());
         let workers = self.connections(|| Life { shared: Rc::clone(&shared), session: None });
@@ -330,6 +331,8 @@ struct Lives {
     path: String,
     address: SocketAddr,
     bearer: String,
+    /// How many are still to be started.
+    left: Cell<usize>,
 }
 
 /// Starts a session, ends it, and begins anew.
@@ -338,11 +341,39 @@ struct Life {
     session: Option<String>,
 }
 
+/// Starts so many sessions and ends each, so that so many are revoked.
+pub(crate) async fn revoke_many(
+    stack: &Stack,
+    world: &World,
+    bearer: &str,
+    count: usize,
+    connections: u16,
+) -> Result<(), Error> {
+    let address = stack.addresses.coordinator;
+    let path = format!("/zones/{}/agents", world.zone);
+    let body = json!({ "application_id": world.application }).to_string();
+    let shared = Rc::new(Lives {
+        start: request("POST", &path, address, bearer, &body),
+        path,
+        address,
+        bearer: bearer.to_owned(),
+        left: Cell::new(count),
+    });
+    let measured = Duration::from_secs(3600);
+    let plan = Plan { address, pid: stack.addresses.pid, warm_up: Duration::ZERO, measured };
+    let workers = (0..connections).map(|_| Life { shared: Rc::clone(&shared), session: None });
+    run(plan, workers.collect()).await.map(|_| ())
+}
+
 impl Worker for Life {
     fn request(&mut self, out: &mut Vec<u8>) -> bool {
-        let Lives { start, path, address, bearer } = &*self.shared;
+        let Lives { start, path, address, bearer, left } = &*self.shared;
         match &self.session {
-            None => out.extend_from_slice(start),
+            None => {
+                let Some(rest) = left.get().checked_sub(1) else { return false };
+                left.set(rest);
+                out.extend_from_slice(start);
+            }
             Some(session) => {
                 out.extend(request("DELETE", &format!("{path}/{session}"), *address, bearer, ""));
             }

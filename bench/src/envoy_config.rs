@@ -42,16 +42,27 @@ pub(crate) fn filter(
     Ok(render(&options))
 }
 
+/// The same, but a connection whose answer was cut off is closed at once. Envoy would keep it for a second, so that its
+/// caller may still read what was sent, and whoever measures by such a connection would measure that second.
+pub(crate) fn closing_at_once(mut filter: Value) -> Value {
+    if let Some(manager) = manager(&mut filter) {
+        manager.insert("delayed_close_timeout".into(), json!("0s"));
+    }
+    filter
+}
+
+fn manager(bootstrap: &mut Value) -> Option<&mut serde_json::Map<String, Value>> {
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    bootstrap.pointer_mut(manager).and_then(Value::as_object_mut)
+}
+
 /// What the filter's Envoy does, without the filter and with these before the router.
 fn plain(filter: &Value, others: Vec<Value>) -> Value {
     let mut bootstrap = filter.clone();
     if let Some(members) = bootstrap.as_object_mut() {
         members.remove("bootstrap_extensions");
     }
-    let manager = bootstrap
-        .pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config")
-        .and_then(Value::as_object_mut);
-    let Some(manager) = manager else { return bootstrap };
+    let Some(manager) = manager(&mut bootstrap) else { return bootstrap };
     // It is about what the filter does not answer by itself, and takes Envoy's own 403 for something else.
     manager.remove("local_reply_config");
     if let Some(Value::Array(filters)) = manager.get_mut("http_filters") {

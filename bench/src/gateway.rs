@@ -101,7 +101,6 @@ async fn measure_on(
     push(figures, &rounds);
     figures.push(Figure::new("evidence_delivered_rate", median(evidence), "1/s"));
     drop(doors);
-    gateway_revocation::measure(stack, &world, upstream, options, figures).await?;
 
     let report = governed(&source, stack.addresses.gateway, AGENTS, options.measured()).await?;
     figures.push(Figure::new("governed_request_rate", report.rate, "1/s").with_goal(Goal::AtLeast(1500.0)));
@@ -109,7 +108,8 @@ async fn measure_on(
         .push(Figure::new("governed_request_p50", report.latency_ms(0.5), "ms").with_goal(Goal::AtMost(2.0)));
     figures.push(Figure::new("governed_request_p99", report.latency_ms(0.99), "ms"));
     figures.push(Figure::new("memory_of_all_services", memory(stack.addresses.pid).0, "MiB"));
-    Ok(())
+    // Last: the evidence of its load goes on being delivered.
+    gateway_revocation::measure(stack, &world, upstream, options, figures).await
 }
 
 /// An Envoy for each configuration; the filter's serves warm and fresh mandates.

@@ -48,6 +48,7 @@ pub(crate) async fn measure(
     figures: &mut Figures,
 ) -> Result<(), Error> {
     let bootstrap = envoy_config::filter(&options.binaries, stack, world, upstream)?;
+    let bootstrap = envoy_config::closing_at_once(bootstrap);
     let envoy = Envoy::start_with(&options.binaries, stack, &bootstrap, WORKERS).await?;
     let bearer = world.bootstrap().await?;
     let agent = world.agent(&bearer).await?;

@@ -1,8 +1,8 @@
 //! A connection to the database, however it is reached. Queries of `sqlx` run on each alike.
 
 use crate::sqlite::Sqlite;
-use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture};
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use sqlx::any::{AnyQueryResult, AnyRow, AnyStatement, AnyTransactionManager, AnyTypeInfo};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Either, Execute, Executor, SqlStr};
@@ -62,12 +62,26 @@ impl SqlConnection {
     }
 }
 
+/// Runs a query of `sqlx` here; answers at most so many rows.
+fn run<'e, 'q: 'e, E>(
+    sqlite: &'e mut Sqlite,
+    mut query: E,
+    most: usize,
+) -> impl Future<Output = Result<(Vec<AnyRow>, AnyQueryResult), sqlx::Error>> + Send + 'e
+where
+    E: 'q + Execute<'q, Any>,
+{
+    let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+    let sql = query.sql();
+    async move { sqlite.run(sql.as_str(), arguments?, most) }
+}
+
 impl<'c> Executor<'c> for &'c mut SqlConnection {
     type Database = Any;
 
     fn fetch_many<'e, 'q: 'e, E>(
         self,
-        mut query: E,
+        query: E,
     ) -> BoxStream<'e, Result<Either<AnyQueryResult, AnyRow>, sqlx::Error>>
     where
         'c: 'e,
@@ -77,21 +91,16 @@ impl<'c> Executor<'c> for &'c mut SqlConnection {
             Kind::Elsewhere(connection) => connection.fetch_many(query),
             Kind::Lent(connection) => (**connection).fetch_many(query),
             Kind::Here(sqlite) => {
-                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
-                let sql = query.sql();
-                let answer = async move { sqlite.run(sql.as_str(), arguments?, usize::MAX) };
-                let each = answer.map(|answer| {
-                    answer.map(|(rows, result)| {
-                        let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
-                        stream::iter(rows.chain([Ok(Either::Left(result))]))
-                    })
-                });
-                stream::once(each).try_flatten().boxed()
+                let each = |(rows, result): (Vec<AnyRow>, AnyQueryResult)| {
+                    let rows = rows.into_iter().map(|row| Ok(Either::Right(row)));
+                    stream::iter(rows.chain([Ok(Either::Left(result))]))
+                };
+                run(sqlite, query, usize::MAX).map_ok(each).try_flatten_stream().boxed()
             }
         }
     }
 
-    fn fetch_all<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<Vec<AnyRow>, sqlx::Error>>
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<AnyRow>, sqlx::Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Any>,
@@ -99,15 +108,11 @@ impl<'c> Executor<'c> for &'c mut SqlConnection {
         match &mut self.0 {
             Kind::Elsewhere(connection) => connection.fetch_all(query),
             Kind::Lent(connection) => (**connection).fetch_all(query),
-            Kind::Here(sqlite) => {
-                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
-                let sql = query.sql();
-                async move { Ok(sqlite.run(sql.as_str(), arguments?, usize::MAX)?.0) }.boxed()
-            }
+            Kind::Here(sqlite) => run(sqlite, query, usize::MAX).map_ok(|(rows, _)| rows).boxed(),
         }
     }
 
-    fn execute<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<AnyQueryResult, sqlx::Error>>
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<AnyQueryResult, sqlx::Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Any>,
@@ -115,15 +120,11 @@ impl<'c> Executor<'c> for &'c mut SqlConnection {
         match &mut self.0 {
             Kind::Elsewhere(connection) => connection.execute(query),
             Kind::Lent(connection) => (**connection).execute(query),
-            Kind::Here(sqlite) => {
-                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
-                let sql = query.sql();
-                async move { Ok(sqlite.run(sql.as_str(), arguments?, usize::MAX)?.1) }.boxed()
-            }
+            Kind::Here(sqlite) => run(sqlite, query, usize::MAX).map_ok(|(_, result)| result).boxed(),
         }
     }
 
-    fn fetch_optional<'e, 'q: 'e, E>(self, mut query: E) -> BoxFuture<'e, Result<Option<AnyRow>, sqlx::Error>>
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<AnyRow>, sqlx::Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Any>,
@@ -131,11 +132,7 @@ impl<'c> Executor<'c> for &'c mut SqlConnection {
         match &mut self.0 {
             Kind::Elsewhere(connection) => connection.fetch_optional(query),
             Kind::Lent(connection) => (**connection).fetch_optional(query),
-            Kind::Here(sqlite) => {
-                let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
-                let sql = query.sql();
-                async move { Ok(sqlite.run(sql.as_str(), arguments?, 1)?.0.pop()) }.boxed()
-            }
+            Kind::Here(sqlite) => run(sqlite, query, 1).map_ok(|(mut rows, _)| rows.pop()).boxed(),
         }
     }
 

@@ -85,8 +85,7 @@ impl Sqlite {
             known.columns = Some(Columns::of(&statement));
         }
         let rows = fetch(&mut statement, known.columns.as_ref(), most)?;
-        let mut result = AnyQueryResult::default();
-        result.rows_affected = connection.changes();
+        let result = AnyQueryResult { rows_affected: connection.changes(), ..AnyQueryResult::default() };
         Ok((rows, result))
     }
 }

@@ -12,7 +12,7 @@ use caracal_mandate::epoch::PolicyEpoch;
 use caracal_mandate::feed::ResourceEntry;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::jws::CompactJws;
-use caracal_mandate::recent::Recent;
+use caracal_mandate::recent::{ALLOCATION, Recent};
 use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::VerifiedMandate;
 
@@ -113,9 +113,6 @@ impl Kept {
         now < self.until && !revoked(&self.anchors)
     }
 }
-
-/// What one allocation takes beside its content, in bytes.
-const ALLOCATION: usize = 16;
 
 /// What is known of a case.
 pub struct Known {

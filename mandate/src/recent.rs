@@ -3,11 +3,16 @@
 //! Keys are not kept, only 128 bits that stand for them: two outputs of a hash that is keyed anew in every process. Who
 //! does not know a key that is remembered can find no other one that is taken for it, and who knows it needs none.
 
+use crate::hash::Quick;
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 
 /// What an entry takes beside what it holds, in bytes: its place in the table, which is half empty at worst.
 const PLACE: usize = 64;
+
+/// What one allocation takes beside its content, in bytes; for a shared text its counters as well. For whoever says how
+/// many bytes something takes.
+pub const ALLOCATION: usize = 16;
 
 /// The mark of an entry that was used.
 const USED: u32 = 1;
@@ -16,29 +21,9 @@ const USED: u32 = 1;
 #[derive(Debug, PartialEq, Eq)]
 struct Digest([u64; 2]);
 
-/// Takes the digest as it is: it is as good as random.
-#[derive(Debug, Default)]
-struct AsItIs(u64);
-
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0[0]);
-    }
-}
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
     }
 }
 
@@ -52,7 +37,7 @@ struct Entry<T> {
 /// What was learnt about the most recent keys: something that is cheap to clone.
 #[derive(Debug)]
 pub struct Recent<T> {
-    entries: HashMap<Digest, Entry<T>, BuildHasherDefault<AsItIs>>,
+    entries: HashMap<Digest, Entry<T>, Quick>,
     keyed: RandomState,
     capacity: usize,
     /// The most bytes.

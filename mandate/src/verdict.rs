@@ -8,6 +8,7 @@ use crate::epoch::AuthorityEpoch;
 use crate::es256::PublicKey;
 use crate::feed::FeedState;
 use crate::id::{AgentSessionId, ApplicationId, KeyId, MandateId, ZoneId};
+use crate::recent::ALLOCATION;
 use crate::scope::{Scope, ScopeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,9 +63,6 @@ pub struct Judged {
     /// May a gateway accept it any number of times until `exp`?
     pub multi_use: bool,
 }
-
-/// What one allocation takes beside its content, in bytes; for a shared text its counters as well.
-const ALLOCATION: usize = 16;
 
 impl Judged {
     /// Takes what is needed; what the feed says as well is shared with it.

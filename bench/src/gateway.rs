@@ -11,7 +11,7 @@ use crate::load::{Plan, Report, run};
 use crate::machine::{Machine, memory};
 use crate::stack::Stack;
 use crate::world::{Agent, World, good};
-use crate::{Options, envoy_config, gateway_authz, gateway_revocation, gateway_scale, upstream};
+use crate::{Options, Parted, envoy_config, gateway_authz, gateway_revocation, gateway_scale, upstream};
 use reqwest::Method;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -62,54 +62,94 @@ impl Door {
     }
 }
 
-/// What one may be held against the other: a share of its rate.
-const SHARES: [(&str, Door, Door, f64); 4] = [
-    ("local_decision_to_jwt_authn_cached", Door::Filter, Door::NativeCached, 1.0),
-    ("local_decision_to_no_filter", Door::Filter, Door::Bare, 0.75),
-    ("local_decision_to_ext_authz", Door::Filter, Door::Asking, 3.0),
-    ("never_seen_to_jwt_authn_uncached", Door::FilterFresh, Door::NativeUncached, 1.5),
+/// What one may be held against the other: a share of its rate, and where there is one its goal. What no filter at all
+/// comes to bounds what any filter can.
+const SHARES: [(&str, Door, Door, Option<f64>); 6] = [
+    ("local_decision_to_jwt_authn_cached", Door::Filter, Door::NativeCached, Some(1.0)),
+    ("local_decision_to_no_filter", Door::Filter, Door::Bare, Some(0.75)),
+    ("local_decision_to_ext_authz", Door::Filter, Door::Asking, Some(3.0)),
+    ("no_filter_to_ext_authz", Door::Bare, Door::Asking, None),
+    ("never_seen_to_jwt_authn_uncached", Door::FilterFresh, Door::NativeUncached, Some(1.5)),
+    ("no_filter_to_jwt_authn_uncached", Door::Bare, Door::NativeUncached, None),
 ];
 
-/// Measures everything.
-pub(crate) async fn measure(options: &Options) -> Result<Figures, Error> {
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Governed requests: mint, exchange and call.
+    Governed,
+    /// Decisions beside Envoy's own filters.
+    Shares,
+    /// How soon every worker refuses what ended.
+    Workers,
+    /// What revocations and resources in number cost.
+    Sizes,
+}
+
+/// Measures what is wanted.
+pub(crate) async fn measure(parted: &Parted<Part>) -> Result<Figures, Error> {
+    let options = &parted.options;
     let mut figures = Figures::new("gateway", Machine::look());
     let upstream = upstream::start()?;
-    let stack = Stack::start(&options.binaries, &LIMITS).await?;
-    let result = measure_on(&stack, upstream, options, &mut figures).await;
-    stack.stop().await?;
-    result?;
-    gateway_scale::measure(upstream, options, &mut figures).await?;
+    if parted.parts != [Part::Sizes] {
+        let stack = Stack::start(&options.binaries, &LIMITS).await?;
+        let result = measure_on(&stack, upstream, parted, &mut figures).await;
+        stack.stop().await?;
+        result?;
+    }
+    if parted.wants(&Part::Sizes) {
+        gateway_scale::measure(upstream, options, &mut figures).await?;
+    }
     Ok(figures)
 }
 
 async fn measure_on(
     stack: &Stack,
     upstream: SocketAddr,
-    options: &Options,
+    parted: &Parted<Part>,
     figures: &mut Figures,
 ) -> Result<(), Error> {
+    let options = &parted.options;
     let world = World::configure_before(stack, &format!("http://{upstream}"), "single").await?;
     let bearer = world.bootstrap().await?;
     let agent = world.agent(&bearer).await?;
     let source = Source::new(stack, &world, &agent)?;
-    let doors = Doors::open(stack, &world, upstream, options, &source, &agent).await?;
-    doors.check(&world, &bearer, &source, &agent).await?;
-    let (mut rounds, mut evidence) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        rounds.push(doors.round(options, &source, &mut evidence).await?);
+    // Before the rounds, whose evidence the services have to take in.
+    if parted.wants(&Part::Governed) {
+        check_governed(stack.addresses.gateway, &source, &agent).await?;
+        let report = governed(&source, stack.addresses.gateway, AGENTS, options.measured()).await?;
+        let (rate, p50) = (report.rate, report.latency_ms(0.5));
+        figures.push(Figure::new("governed_request_rate", rate, "1/s").with_goal(Goal::AtLeast(1500.0)));
+        figures.push(Figure::new("governed_request_p50", p50, "ms").with_goal(Goal::AtMost(2.0)));
+        figures.push(Figure::new("governed_request_p99", report.latency_ms(0.99), "ms"));
     }
-    push(figures, &rounds);
-    figures.push(Figure::new("evidence_delivered_rate", median(evidence), "1/s"));
-    drop(doors);
-
-    let report = governed(&source, stack.addresses.gateway, AGENTS, options.measured()).await?;
-    figures.push(Figure::new("governed_request_rate", report.rate, "1/s").with_goal(Goal::AtLeast(1500.0)));
-    figures
-        .push(Figure::new("governed_request_p50", report.latency_ms(0.5), "ms").with_goal(Goal::AtMost(2.0)));
-    figures.push(Figure::new("governed_request_p99", report.latency_ms(0.99), "ms"));
+    if parted.wants(&Part::Shares) {
+        let doors = Doors::open(stack, &world, upstream, options, &source, &agent).await?;
+        doors.check(&world, &bearer, &source, &agent).await?;
+        let (mut rounds, mut evidence) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            rounds.push(doors.round(options, &source, &mut evidence).await?);
+        }
+        push(figures, &rounds);
+        figures.push(Figure::new("evidence_delivered_rate", median(evidence), "1/s"));
+    }
     figures.push(Figure::new("memory_of_all_services", memory(stack.addresses.pid).0, "MiB"));
     // Last: the evidence of its load goes on being delivered.
-    gateway_revocation::measure(stack, &world, upstream, options, figures).await
+    if parted.wants(&Part::Workers) {
+        gateway_revocation::measure(stack, &world, upstream, options, figures).await?;
+    }
+    Ok(())
+}
+
+/// What was used, and what is none, is refused where requests are governed.
+async fn check_governed(gateway: SocketAddr, source: &Source, agent: &Agent) -> Result<(), Error> {
+    let (used, _) = source.pair(agent, 0).await?;
+    for (case, mandate) in [("no mandate", None), ("no token at all", Some("x")), ("a used mandate", Some(&*used))]
+    {
+        let request = call("GET", gateway, mandate);
+        expect(&format!("governed: {case}"), gateway, &request, &[401, 403]).await?;
+    }
+    Ok(())
 }
 
 /// An Envoy for each configuration; the filter's serves warm and fresh mandates.
@@ -291,7 +331,8 @@ fn push(figures: &mut Figures, rounds: &[Vec<Report>]) {
     let share = |one: Vec<f64>, other: Vec<f64>| median(one.iter().zip(&other).map(|(a, b)| a / b).collect());
     for (name, one, other, goal) in SHARES {
         let value = share(of(one, &|report| report.rate), of(other, &|report| report.rate));
-        figures.push(Figure::new(name, value, "times").with_goal(Goal::AtLeast(goal)));
+        let figure = Figure::new(name, value, "times");
+        figures.push(goal.into_iter().fold(figure, |figure, goal| figure.with_goal(Goal::AtLeast(goal))));
         // The same by Envoy's own processor time: what holds on a machine with something else to do.
         let value = share(of(other, &|report| report.server_us), of(one, &|report| report.server_us));
         figures.push(Figure::new(format!("{name}_by_time"), value, "times"));

@@ -25,7 +25,7 @@ mod steady;
 mod upstream;
 mod world;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use error::Error;
 use figures::Figures;
 use stack::Binaries;
@@ -51,9 +51,10 @@ enum Benchmark {
     /// Sessions: started and ended, delegated ten deep among a hundred thousand, revoked with ten thousand below, and
     /// how soon the Gateway refuses.
     #[command(
-        after_help = "Examples:\n  cargo xtask bench sessions\n  cargo xtask bench sessions --seconds 20 --json"
+        after_help = "Examples:\n  cargo xtask bench sessions\n  cargo xtask bench sessions --seconds 20 --json\n  \
+                      cargo xtask bench sessions --part pairs"
     )]
-    Sessions(Options),
+    Sessions(Parted<sessions::Part>),
     /// The Admin API in a zone of a hundred thousand resources: pages from the first to the last, filters, single
     /// resources, and making them.
     #[command(
@@ -63,9 +64,10 @@ enum Benchmark {
     /// The filter in Envoy beside Envoy's own filters: local decisions, never-seen mandates, governed requests, how soon
     /// every worker refuses what was revoked, and what a hundred thousand revocations cost.
     #[command(
-        after_help = "Examples:\n  cargo xtask bench gateway\n  cargo xtask bench gateway --seconds 20 --json"
+        after_help = "Examples:\n  cargo xtask bench gateway\n  cargo xtask bench gateway --seconds 20 --json\n  \
+                      cargo xtask bench gateway --part governed"
     )]
-    Gateway(Options),
+    Gateway(Parted<gateway::Part>),
 }
 
 /// What every benchmark takes.
@@ -93,6 +95,22 @@ impl Options {
     }
 }
 
+/// What a benchmark of several parts takes.
+#[derive(Debug, Clone, Args)]
+struct Parted<P: ValueEnum + Send + Sync + 'static> {
+    #[command(flatten)]
+    options: Options,
+    /// Measure only this; may be given several times [default: everything].
+    #[arg(long = "part", value_enum, value_name = "PART")]
+    parts: Vec<P>,
+}
+
+impl<P: ValueEnum + PartialEq + Send + Sync + 'static> Parted<P> {
+    fn wants(&self, part: &P) -> bool {
+        self.parts.is_empty() || self.parts.contains(part)
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Cli::parse().benchmark).await {
@@ -108,8 +126,12 @@ async fn run(benchmark: Benchmark) -> Result<(), Error> {
     match benchmark {
         Benchmark::Admin(options) => publish("admin", &options, admin::measure(&options).await?),
         Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
-        Benchmark::Gateway(options) => publish("gateway", &options, gateway::measure(&options).await?),
-        Benchmark::Sessions(options) => publish("sessions", &options, sessions::measure(&options).await?),
+        Benchmark::Gateway(parted) => {
+            publish("gateway", &parted.options, gateway::measure(&parted).await?)
+        }
+        Benchmark::Sessions(parted) => {
+            publish("sessions", &parted.options, sessions::measure(&parted).await?)
+        }
     }
 }
 

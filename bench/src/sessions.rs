@@ -1,6 +1,6 @@
 //! `bench sessions`: what agents do at the Coordinator, in a zone that is full of sessions.
 
-use crate::Options;
+use crate::{Options, Parted};
 use crate::error::Error;
 use crate::figures::{Figure, Figures, Goal};
 use crate::load::{Plan, Report, Worker, run};
@@ -34,12 +34,26 @@ const DELEGATION_P50_MS: Goal = Goal::AtMost(1.0);
 const REVOCATION_MS: Goal = Goal::AtMost(1000.0);
 const ENFORCED_P99_MS: Goal = Goal::AtMost(10.0);
 
-/// Measures everything.
-pub(crate) async fn measure(options: &Options) -> Result<Figures, Error> {
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// How soon the Gateway refuses what ended.
+    Enforcement,
+    /// Sessions that are started and ended.
+    Pairs,
+    /// Delegations at the full depth.
+    Delegation,
+    /// The end of a session with ten thousand below it.
+    Revocation,
+}
+
+/// Measures what is wanted.
+pub(crate) async fn measure(parted: &Parted<Part>) -> Result<Figures, Error> {
+    let options = &parted.options;
     let mut figures = Figures::new("sessions", Machine::look());
     let upstream = format!("http://{}", upstream::start()?);
     let stack = Stack::start(&options.binaries, &LIMITS).await?;
-    let result = measure_on(&stack, &upstream, options, &mut figures).await;
+    let result = measure_on(&stack, &upstream, parted, &mut figures).await;
     stack.stop().await?;
     result.map(|()| figures)
 }
@@ -47,20 +61,30 @@ pub(crate) async fn measure(options: &Options) -> Result<Figures, Error> {
 async fn measure_on(
     stack: &Stack,
     upstream: &str,
-    options: &Options,
+    parted: &Parted<Part>,
     figures: &mut Figures,
 ) -> Result<(), Error> {
     let world = World::configure_before(stack, upstream, "single").await?;
     let reused = World::configure_before(stack, upstream, "multi").await?;
-    let bench = Bench { stack, world: &world, options };
+    let bench = Bench { stack, world: &world, options: &parted.options };
     let bearer = world.bootstrap().await?;
     bench.check(&bearer).await?;
-    bench.enforce(figures, "single_use", &world).await?;
-    bench.enforce(figures, "multi_use", &reused).await?;
-    let targets = bench.fill(figures, &bearer).await?;
-    bench.start_and_end(figures, &bearer).await?;
-    bench.delegate(figures, targets).await?;
-    bench.revoke(figures).await?;
+    if parted.wants(&Part::Enforcement) {
+        bench.enforce(figures, "single_use", &world).await?;
+        bench.enforce(figures, "multi_use", &reused).await?;
+    }
+    if parted.parts != [Part::Enforcement] {
+        let targets = bench.fill(figures, &bearer).await?;
+        if parted.wants(&Part::Pairs) {
+            bench.start_and_end(figures, &bearer).await?;
+        }
+        if parted.wants(&Part::Delegation) {
+            bench.delegate(figures, targets).await?;
+        }
+        if parted.wants(&Part::Revocation) {
+            bench.revoke(figures).await?;
+        }
+    }
     figures.push(Figure::new("memory_of_all_services", memory(stack.addresses.pid).0, "MiB"));
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! A worker of a gateway numbers its events from 1 and keeps them until they are acknowledged. So an event that comes
 //! twice is known by its number, and a number that never comes is recorded as a gap.
 
+use crate::chain::ChainKey;
+use crate::ingest::{Sealed, append_all};
 use crate::service::Audit;
 use axum::Json;
 use axum::body::Body;
@@ -14,14 +16,17 @@ use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::http::{BodyError, Refusal, RequestId, read_body};
 use caracal_store::internal::{GatewayProof, authenticate};
-use caracal_store::{StoreError, WriteTx};
+use caracal_store::{Store, StoreError, WriteTx};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// The largest body, in bytes.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// The most events in one call.
 const MAX_EVENTS: usize = 1_000;
+/// The most events that are written in one transaction: other writers wait for as long as that takes.
+const MAX_AT_ONCE: usize = 64;
 /// The most bytes of JSON that one shared object may have.
 const MAX_SHARED: usize = 16 * 1024;
 /// The longest name of a worker, an incarnation, a type, a status, a reason or a request, in bytes.
@@ -183,8 +188,9 @@ async fn accept(audit: &Audit, request: Request<Body>) -> Result<i64, Refusal> {
     let body = caracal_mandate::json::parse(&body).map_err(|error| invalid(error.to_string()))?;
     let mut delivery = Delivery::deserialize(body).map_err(|error| invalid(error.to_string()))?;
     let events = delivery.whole_events().map_err(invalid)?;
-    let written =
-        audit.store.write(move |tx| Box::pin(async move { write(tx, &proof, delivery, events).await })).await;
+    let stream = Stream::of(delivery);
+    let events = Told::all(events, &stream, now);
+    let written = write(&audit.store, &audit.chain_key, proof, stream, events).await;
     written.map_err(|error| match error {
         ReceiveError::Replayed => {
             Refusal::new(StatusCode::UNAUTHORIZED, "gateway_unauthorized").because(error.to_string())
@@ -196,79 +202,132 @@ async fn accept(audit: &Audit, request: Request<Body>) -> Result<i64, Refusal> {
     })
 }
 
-async fn write(
-    tx: &mut WriteTx<'_>,
-    proof: &GatewayProof,
-    delivery: Delivery,
-    events: Vec<GatewayEvent>,
-) -> Result<i64, ReceiveError> {
-    if !proof.spend(tx).await? {
-        return Err(ReceiveError::Replayed);
-    }
-    let stream = Stream {
-        gateway: delivery.gateway.to_string(),
-        worker: delivery.worker.0,
-        incarnation: match delivery.incarnation {
-            Incarnation::Name(name) => name.0,
-            Incarnation::Number(number) => number.to_string(),
-        },
-    };
-    let row: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT acknowledged, missing FROM evidence_streams \
-         WHERE gateway_id = $1 AND worker = $2 AND incarnation = $3",
-    )
-    .bind(stream.gateway.as_str())
-    .bind(stream.worker.as_str())
-    .bind(stream.incarnation.as_str())
-    .fetch_optional(&mut *tx.connection())
-    .await?;
-    let (before, mut missing) = row.unwrap_or((0, 0));
-    let mut acknowledged = before;
-    for event in events {
-        let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
-        if seq <= acknowledged {
-            continue;
-        }
-        if seq > acknowledged + 1 {
-            missing += seq - acknowledged - 1;
-            let gap = gap_event(&stream, &event, acknowledged + 1, seq - 1, tx.now());
-            tx.audit(&gap).await?;
-        }
-        tx.audit(&event.into_audit_event(&stream)).await?;
-        acknowledged = seq;
-    }
-    if row.is_none() || acknowledged != before {
-        let now = tx.now();
-        sqlx::query(
-            "INSERT INTO evidence_streams (gateway_id, worker, incarnation, acknowledged, missing, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (gateway_id, worker, incarnation) DO UPDATE SET \
-             acknowledged = excluded.acknowledged, missing = excluded.missing, updated_at = excluded.updated_at",
-        )
-        .bind(stream.gateway.as_str())
-        .bind(stream.worker.as_str())
-        .bind(stream.incarnation.as_str())
-        .bind(acknowledged)
-        .bind(missing)
-        .bind(now)
-        .execute(&mut *tx.connection())
-        .await?;
-    }
-    Ok(acknowledged)
+/// An event and its number, ready for the ledger.
+struct Told {
+    seq: i64,
+    /// The zone, in which a gap before it is told of.
+    zone: String,
+    event: Sealed,
 }
 
-/// Events `from` to `to` never came. They are told of in the zone of the event that came instead.
-fn gap_event(stream: &Stream, next: &GatewayEvent, from: i64, to: i64, now: i64) -> AuditEvent {
-    let metadata = json!({
-        "gateway_id": stream.gateway,
-        "gateway_worker": stream.worker,
-        "gateway_incarnation": stream.incarnation,
-        "from": from,
-        "to": to,
-        "missing": to - from + 1,
-    });
-    let zone = next.zone_id.as_ref().map_or("unknown", ZoneId::as_str);
-    let event = AuditEvent::new(zone, "evidence_gap", &caracal_store::ids::new_id(), "deny", now);
-    event.with_status("anomaly").with_metadata(metadata)
+impl Told {
+    fn all(events: Vec<GatewayEvent>, stream: &Stream, now: i64) -> Vec<Self> {
+        let told = |event: GatewayEvent| {
+            let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
+            let event = event.into_audit_event(stream);
+            Self { seq, zone: event.zone_id.clone(), event: Sealed::new(event, now) }
+        };
+        events.into_iter().map(told).collect()
+    }
+}
+
+/// Writes a delivery, in as many transactions as it takes. Should one fail, the gateway sends all of it again, and what
+/// was written before is known by its numbers.
+async fn write(
+    store: &Store,
+    key: &ChainKey,
+    proof: GatewayProof,
+    stream: Stream,
+    mut events: Vec<Told>,
+) -> Result<i64, ReceiveError> {
+    let (stream, mut proof) = (Arc::new(stream), Some(proof));
+    loop {
+        let rest = events.split_off(events.len().min(MAX_AT_ONCE));
+        let (stream, key, proof) = (Arc::clone(&stream), key.clone(), proof.take());
+        let acknowledged: i64 = store
+            .write(move |tx| {
+                Box::pin(async move {
+                    if let Some(proof) = proof
+                        && !proof.spend(tx).await?
+                    {
+                        return Err(ReceiveError::Replayed);
+                    }
+                    stream.append(tx, &key, events).await
+                })
+            })
+            .await?;
+        if rest.is_empty() {
+            return Ok(acknowledged);
+        }
+        events = rest;
+    }
+}
+
+impl Stream {
+    fn of(delivery: Delivery) -> Self {
+        Self {
+            gateway: delivery.gateway.to_string(),
+            worker: delivery.worker.0,
+            incarnation: match delivery.incarnation {
+                Incarnation::Name(name) => name.0,
+                Incarnation::Number(number) => number.to_string(),
+            },
+        }
+    }
+
+    /// Puts what is new among these events into the ledger, and what is missing before them. Answers up to which number
+    /// all is there.
+    async fn append(
+        &self,
+        tx: &mut WriteTx<'_>,
+        key: &ChainKey,
+        events: Vec<Told>,
+    ) -> Result<i64, ReceiveError> {
+        let row: Option<(i64, i64)> = sqlx::query_as(
+            "SELECT acknowledged, missing FROM evidence_streams \
+             WHERE gateway_id = $1 AND worker = $2 AND incarnation = $3",
+        )
+        .bind(self.gateway.as_str())
+        .bind(self.worker.as_str())
+        .bind(self.incarnation.as_str())
+        .fetch_optional(&mut *tx.connection())
+        .await?;
+        let (before, mut missing) = row.unwrap_or((0, 0));
+        let (mut acknowledged, now) = (before, tx.now());
+        let mut new = Vec::with_capacity(events.len());
+        for Told { seq, zone, event } in events {
+            if seq <= acknowledged {
+                continue;
+            }
+            if seq > acknowledged + 1 {
+                missing += seq - acknowledged - 1;
+                new.push(Sealed::new(self.gap(&zone, acknowledged + 1, seq - 1, now), now));
+            }
+            new.push(event);
+            acknowledged = seq;
+        }
+        append_all(tx, key, new).await?;
+        if row.is_none() || acknowledged != before {
+            sqlx::query(
+                "INSERT INTO evidence_streams (gateway_id, worker, incarnation, acknowledged, missing, updated_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (gateway_id, worker, incarnation) DO UPDATE SET \
+                 acknowledged = excluded.acknowledged, missing = excluded.missing, updated_at = excluded.updated_at",
+            )
+            .bind(self.gateway.as_str())
+            .bind(self.worker.as_str())
+            .bind(self.incarnation.as_str())
+            .bind(acknowledged)
+            .bind(missing)
+            .bind(now)
+            .execute(&mut *tx.connection())
+            .await?;
+        }
+        Ok(acknowledged)
+    }
+
+    /// Events `from` to `to` never came. They are told of in the zone of the event that came instead.
+    fn gap(&self, zone: &str, from: i64, to: i64, now: i64) -> AuditEvent {
+        let metadata = json!({
+            "gateway_id": self.gateway,
+            "gateway_worker": self.worker,
+            "gateway_incarnation": self.incarnation,
+            "from": from,
+            "to": to,
+            "missing": to - from + 1,
+        });
+        let event = AuditEvent::new(zone, "evidence_gap", &caracal_store::ids::new_id(), "deny", now);
+        event.with_status("anomaly").with_metadata(metadata)
+    }
 }
 
 impl GatewayEvent {

@@ -1,4 +1,5 @@
-//! From the outbox into the ledger: in order, exactly once, in one transaction with the removal from the outbox.
+//! Into the ledger: from the outbox in order, exactly once, in one transaction with the removal from it; and at once
+//! what Audit itself is told.
 
 use crate::chain::{ChainKey, Head, Link};
 use crate::query::{StoredEvent, content_of};
@@ -18,7 +19,7 @@ const BATCH: i64 = 64;
 async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
     let waiting: Vec<(String, String)> = {
         let mut connection = store.read().await?;
-        sqlx::query_as("SELECT id, event_json FROM audit_outbox ORDER BY created_at, id LIMIT $1")
+        sqlx::query_as("SELECT id, event_json FROM audit_outbox ORDER BY id LIMIT $1")
             .bind(BATCH)
             .fetch_all(&mut *connection)
             .await?
@@ -36,7 +37,7 @@ async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
                 let ids: Vec<&str> = ready.iter().map(|ready| ready.id.as_str()).collect();
                 let ours = remove(tx, &ids).await?;
                 let known = known(tx, &ids).await?;
-                let mut batch = Batch { key, known, heads: HashMap::new(), rows: Vec::new() };
+                let mut batch = Batch::new(key, known);
                 for ready in ready.into_iter().filter(|ready| ours.contains(&ready.id)) {
                     batch.take(tx, ready).await?;
                 }
@@ -53,6 +54,19 @@ pub(crate) async fn catch_up(store: &Store, key: &ChainKey) -> Result<(), StoreE
     Ok(())
 }
 
+/// Puts events that are new, and under ids of our own making, at the end of their chains.
+pub(crate) async fn append_all(
+    tx: &mut WriteTx<'_>,
+    key: &ChainKey,
+    events: Vec<Sealed>,
+) -> Result<(), StoreError> {
+    let mut batch = Batch::new(key.clone(), HashSet::new());
+    for event in events {
+        batch.append(tx, event).await?;
+    }
+    batch.write(tx).await
+}
+
 /// A waiting event, made ready for its place in a chain.
 struct Ready {
     /// The id of its row in the outbox.
@@ -61,7 +75,8 @@ struct Ready {
 }
 
 /// An event with the canonical text of what its hash covers.
-struct Sealed {
+#[derive(Debug)]
+pub(crate) struct Sealed {
     event: AuditEvent,
     ingested_at: i64,
     content: String,
@@ -83,7 +98,8 @@ impl Ready {
 }
 
 impl Sealed {
-    fn new(event: AuditEvent, ingested_at: i64) -> Self {
+    /// Makes an event ready: beside the writer where that can be, whose time everyone shares.
+    pub(crate) fn new(event: AuditEvent, ingested_at: i64) -> Self {
         let content = crate::canonical::to_text(&content_of(&event, ingested_at));
         Self { event, ingested_at, content }
     }
@@ -129,6 +145,10 @@ struct Batch {
 }
 
 impl Batch {
+    fn new(key: ChainKey, known: HashSet<String>) -> Self {
+        Self { key, known, heads: HashMap::new(), rows: Vec::new() }
+    }
+
     async fn take(&mut self, tx: &mut WriteTx<'_>, ready: Ready) -> Result<(), StoreError> {
         let Ready { id, event } = ready;
         let sealed = match event {

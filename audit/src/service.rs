@@ -23,7 +23,7 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long events gather once the first is there, so that many are taken in one transaction.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// How often every chain is checked and what is too old is pruned.
 const TEND: Duration = Duration::from_secs(60 * 60);
@@ -36,7 +36,7 @@ const RETENTION_DAYS: i64 = 365;
 pub struct Audit {
     pub(crate) store: Store,
     pub(crate) gateway_key: GatewayKey,
-    chain_key: ChainKey,
+    pub(crate) chain_key: ChainKey,
     checker: Checker,
     retention_days: i64,
     ingesting: Arc<AtomicBool>,

@@ -87,6 +87,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../migrations/0020_audit_retention_and_integrity.sql"),
     ),
     (21, "lists", include_str!("../migrations/0021_lists.sql")),
+    (22, "fewer entries", include_str!("../migrations/0022_fewer_entries.sql")),
 ];
 
 impl Store {

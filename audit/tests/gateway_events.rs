@@ -8,8 +8,8 @@ use caracal_audit::{Audit, Ledger};
 use caracal_mandate::gateway_signature::{
     GatewayKey, NONCE_HEADER, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER,
 };
-use caracal_store::Store;
-use caracal_store::ids;
+use caracal_store::audit::AuditEvent;
+use caracal_store::{Store, ids};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -59,10 +59,12 @@ impl Bench {
 
     async fn events(&self, zone: &str) -> Vec<(String, Value)> {
         let page =
-            Ledger::new(self.store.clone(), KEY.to_vec()).list(zone, &Filter::default(), None, 100).await;
-        let mut events: Vec<_> = page.unwrap().items.into_iter().map(|stored| stored.event).collect();
-        events.sort_by(|a, b| a.id.cmp(&b.id));
-        events.into_iter().map(|event| (event.event_type, event.metadata_json.unwrap())).collect()
+            Ledger::new(self.store.clone(), KEY.to_vec()).list(zone, &Filter::default(), None, 1_000).await;
+        let mut events = page.unwrap().items;
+        // As they stand in their chain.
+        events.sort_by_key(|stored| stored.link.seq);
+        let told = |event: AuditEvent| (event.event_type, event.metadata_json.unwrap());
+        events.into_iter().map(|stored| told(stored.event)).collect()
     }
 }
 
@@ -112,6 +114,22 @@ async fn architecture_evidence_events_are_counted_once_and_gaps_are_told_of() {
     other["incarnation"] = json!("8");
     assert_eq!(bench.deliver(&other).await.1, json!({ "acknowledged": 1 }));
     assert_eq!(bench.events("z1").await.len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_delivery_is_written_in_pieces_and_sent_again_it_adds_nothing() {
+    let bench = bench().await;
+    let seqs: Vec<u64> = (1..=100).chain(103..=300).collect();
+    for _ in 0..2 {
+        let answer = bench.deliver(&delivery(&seqs)).await;
+        assert_eq!(answer, (StatusCode::OK, json!({ "acknowledged": 300 })));
+    }
+    let events = bench.events("z1").await;
+    let told: Vec<_> = events.iter().filter_map(|(_, metadata)| metadata["gateway_seq"].as_u64()).collect();
+    assert_eq!(told, seqs);
+    assert_eq!((events[100].0.as_str(), &events[100].1["missing"]), ("evidence_gap", &json!(2)));
+    let integrity = Ledger::new(bench.store.clone(), KEY.to_vec()).check("z1").await.unwrap();
+    assert_eq!((integrity.rows, integrity.open), (299, 0), "{integrity:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

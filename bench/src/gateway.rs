@@ -144,7 +144,8 @@ async fn measure_on(
 /// What was used, and what is none, is refused where requests are governed.
 async fn check_governed(gateway: SocketAddr, source: &Source, agent: &Agent) -> Result<(), Error> {
     let (used, _) = source.pair(agent, 0).await?;
-    for (case, mandate) in [("no mandate", None), ("no token at all", Some("x")), ("a used mandate", Some(&*used))]
+    for (case, mandate) in
+        [("no mandate", None), ("no token at all", Some("x")), ("a used mandate", Some(&*used))]
     {
         let request = call("GET", gateway, mandate);
         expect(&format!("governed: {case}"), gateway, &request, &[401, 403]).await?;

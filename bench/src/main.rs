@@ -126,9 +126,7 @@ async fn run(benchmark: Benchmark) -> Result<(), Error> {
     match benchmark {
         Benchmark::Admin(options) => publish("admin", &options, admin::measure(&options).await?),
         Benchmark::Mint(options) => publish("mint", &options, mint::measure(&options).await?),
-        Benchmark::Gateway(parted) => {
-            publish("gateway", &parted.options, gateway::measure(&parted).await?)
-        }
+        Benchmark::Gateway(parted) => publish("gateway", &parted.options, gateway::measure(&parted).await?),
         Benchmark::Sessions(parted) => {
             publish("sessions", &parted.options, sessions::measure(&parted).await?)
         }

@@ -1,6 +1,5 @@
 //! `bench sessions`: what agents do at the Coordinator, in a zone that is full of sessions.
 
-use crate::{Options, Parted};
 use crate::error::Error;
 use crate::figures::{Figure, Figures, Goal};
 use crate::load::{Plan, Report, Worker, run};
@@ -9,6 +8,7 @@ use crate::revocation::{self, Caller};
 use crate::stack::Stack;
 use crate::upstream;
 use crate::world::{Agent, RESOURCE, World, good, refused};
+use crate::{Options, Parted};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};

@@ -8,6 +8,8 @@ use crate::canonical;
 use aws_lc_rs::{digest, hmac};
 use caracal_mandate::gateway_signature::to_hex;
 use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 
 /// The key of the chains. Never printed.
 #[derive(Clone)]
@@ -30,6 +32,18 @@ pub struct Link {
     pub content_sha256: String,
     /// HMAC-SHA256 over the hash and the one before, lower-case hex.
     pub hmac: String,
+}
+
+impl Link {
+    /// How a stored row is linked.
+    pub(crate) fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            seq: row.try_get("chain_seq")?,
+            prev: row.try_get("prev_content_sha256")?,
+            content_sha256: row.try_get("content_sha256")?,
+            hmac: row.try_get("chain_hmac")?,
+        })
+    }
 }
 
 /// The last row of a chain.

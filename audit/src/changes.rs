@@ -66,12 +66,6 @@ impl RecordedChange {
             payload_json: row.try_get("payload_json")?,
             occurred_at: row.try_get("occurred_at")?,
         };
-        let link = Link {
-            seq: row.try_get("chain_seq")?,
-            prev: row.try_get("prev_content_sha256")?,
-            content_sha256: row.try_get("content_sha256")?,
-            hmac: row.try_get("chain_hmac")?,
-        };
-        Ok((change, link))
+        Ok((change, Link::from_row(row)?))
     }
 }

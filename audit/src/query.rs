@@ -267,12 +267,6 @@ impl StoredEvent {
             metadata_json: metadata.map(|text| parse("metadata_json", &text)).transpose()?,
             occurred_at: row.try_get("occurred_at")?,
         };
-        let link = Link {
-            seq: row.try_get("chain_seq")?,
-            prev: row.try_get("prev_content_sha256")?,
-            content_sha256: row.try_get("content_sha256")?,
-            hmac: row.try_get("chain_hmac")?,
-        };
-        Ok(Self { event, ingested_at: row.try_get("ingested_at")?, link })
+        Ok(Self { event, ingested_at: row.try_get("ingested_at")?, link: Link::from_row(row)? })
     }
 }

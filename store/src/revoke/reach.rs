@@ -92,11 +92,21 @@ impl Matches {
         )
     }
 
+    /// The number of the parameter after the zone and the values.
+    fn next_parameter(&self) -> usize {
+        match &self.values {
+            Values::Number(_) => 3,
+            Values::Texts(texts) => texts.len() + 2,
+        }
+    }
+
+    /// What a query finds among what the walks reach; `time` is its own parameter after all others.
     async fn rows(
         &self,
         connection: &mut SqlConnection,
         zone: &ZoneId,
         select: &str,
+        time: Option<i64>,
     ) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
         let sql = format!("{}{select}", self.walks());
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(zone.as_str());
@@ -107,6 +117,9 @@ impl Matches {
                     query = query.bind(text.as_str());
                 }
             }
+        }
+        if let Some(time) = time {
+            query = query.bind(time);
         }
         Ok(query.fetch_all(connection).await?)
     }
@@ -195,9 +208,10 @@ impl Reach {
         now: i64,
     ) -> Result<Self, StoreError> {
         let records = format!(
-            "SELECT {} FROM authority_records WHERE status = 'active' AND expires_at > {now} \
+            "SELECT {} FROM authority_records WHERE status = 'active' AND expires_at > ${} \
              AND id IN (SELECT id FROM minted) ORDER BY id",
-            AuthorityRecord::COLUMNS
+            AuthorityRecord::COLUMNS,
+            matches.next_parameter()
         );
         let sessions = format!(
             "SELECT {} FROM sessions WHERE status IN ('active', 'suspended') \
@@ -210,10 +224,10 @@ impl Reach {
         );
         let records = match matches.records == NOTHING {
             true => Vec::new(),
-            false => matches.rows(connection, zone, &records).await?,
+            false => matches.rows(connection, zone, &records, Some(now)).await?,
         };
-        let sessions = matches.rows(connection, zone, &sessions).await?;
-        let edges = matches.rows(connection, zone, &edges).await?;
+        let sessions = matches.rows(connection, zone, &sessions, None).await?;
+        let edges = matches.rows(connection, zone, &edges, None).await?;
         Ok(Self {
             records: records.iter().map(AuthorityRecord::from_row).collect::<Result<_, _>>()?,
             sessions: sessions.iter().map(AgentSession::from_row).collect::<Result<_, _>>()?,

@@ -1,5 +1,6 @@
 //! `caracal doctor`: everything that can be seen of an installation, and for what is not as it should be, what to do.
 
+mod configuration;
 mod metrics;
 mod preflight;
 mod report;

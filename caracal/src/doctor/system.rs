@@ -1,5 +1,6 @@
 //! What is asked of everything that runs.
 
+use super::configuration;
 use super::metrics::judge;
 use super::preflight::preflight;
 use super::report::{Check, Mode, Report, Section};
@@ -27,7 +28,12 @@ pub(super) async fn examine(options: &AdminOptions, zones: &[String], strict: bo
     let folder = options.data.folder();
     let running = if remote { None } else { Some(Running::load(&folder?)) };
     match &running {
-        Some(Ok(running)) => services(running, &mut checks).await?,
+        Some(Ok(running)) => {
+            services(running, &mut checks).await?;
+            if let Some(socket) = &running.xds {
+                checks.extend(configuration::examine(socket, PATIENCE).await);
+            }
+        }
         Some(Err(error)) => checks.push(Check::fail(Section::Health, "running", error.to_string(), START)),
         None => {}
     }

@@ -10,7 +10,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::{
-    NOT_ADDRESSABLE, admin_of, clusters, patch, resource_path, served, start, start_with, status, until,
+    NOT_ADDRESSABLE, admin_of, clusters, diagnosis, patch, resource_path, served, start, start_with, status,
+    until,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,6 +133,13 @@ async fn a14_no_resource_leads_where_no_upstream_may_be() {
     let report = status(&stack).await;
     let left = &report["gateway_configuration"]["status"]["left_out_resources"][0];
     assert_eq!((&left["resource"], &left["reason"]), (&json!("resource://orders"), &json!("protected")));
+    let (ok, followed) = diagnosis(&stack, "gateway_configuration").await.unwrap();
+    assert_eq!((ok.as_str(), followed.as_str()), ("ok", "1 gateways follow"));
+    let (warn, left) = diagnosis(&stack, "resources left out").await.unwrap();
+    assert!(
+        warn == "warn" && left.contains("resource://orders") && left.ends_with("protected"),
+        "{warn}: {left}"
+    );
     // An upstream that is named passes, and is told apart by its name.
     patch(&world, &format!("http://localhost:{}", upstream.address.port())).await;
     until("the named upstream", async || {

@@ -80,8 +80,19 @@ pub(crate) async fn resource_path(world: &World) -> String {
 
 /// What `caracal status --json` says.
 pub(crate) async fn status(stack: &Stack) -> Value {
+    told("status", stack).await
+}
+
+/// What `caracal doctor --json` says of one thing: how it is, and in which words.
+pub(crate) async fn diagnosis(stack: &Stack, check: &str) -> Option<(String, String)> {
+    let report = told("doctor", stack).await;
+    let found = report["checks"].as_array()?.iter().find(|found| found["check"] == check)?;
+    Some((found["status"].as_str()?.to_owned(), found["detail"].as_str()?.to_owned()))
+}
+
+async fn told(command: &str, stack: &Stack) -> Value {
     let output = Command::new(binary())
-        .arg("status")
+        .arg(command)
         .arg("--json")
         .arg("--data")
         .arg(stack.folder())

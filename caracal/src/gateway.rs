@@ -2,14 +2,16 @@
 
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
-use caracal_envoy::xds::{Lookup, XdsOptions, XdsServer, listen};
-use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlane, GatewayOptions};
+use caracal_envoy::xds::{
+    Lookup, NetworkError, NetworkFile, NetworkFiles, NetworkListener, XdsOptions, XdsServer,
+};
+use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::GatewayId;
 use caracal_store::Store;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
-use tokio::net::UnixListener;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Where the Gateway's listener, routes and clusters come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -31,6 +33,49 @@ pub(crate) struct GatewayFlags {
     /// [default: /etc/ssl/certs/ca-certificates.crt].
     #[arg(long, env = "CARACAL_UPSTREAM_CA_FILE", value_name = "FILE")]
     upstream_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkFlags,
+}
+
+/// What belongs together where gateways on other machines take their configuration from here.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct NetworkFlags {
+    /// Where gateways on other machines take their configuration from, by mutual TLS (port 0: any).
+    #[arg(long, env = "CARACAL_XDS_LISTEN", value_name = "ADDR:PORT")]
+    xds_listen: Option<SocketAddr>,
+    /// The certificate that is shown there, in PEM form with those between it and its authority.
+    #[arg(long, env = "CARACAL_XDS_CERT", value_name = "FILE")]
+    xds_cert: Option<PathBuf>,
+    /// The private key of that certificate.
+    #[arg(long, env = "CARACAL_XDS_KEY", value_name = "FILE")]
+    xds_key: Option<PathBuf>,
+    /// The authorities that certificates of gateways are verified against.
+    #[arg(long, env = "CARACAL_XDS_CLIENT_CA", value_name = "FILE")]
+    xds_client_ca: Option<PathBuf>,
+}
+
+impl NetworkFlags {
+    /// The address and the files: all of them, or none.
+    fn complete(&self) -> Result<Option<(SocketAddr, NetworkFiles)>, Error> {
+        let file = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
+        let (certificate, key, client_ca) =
+            (file(&self.xds_cert), file(&self.xds_key), file(&self.xds_client_ca));
+        let missing = |name| Error::Setting {
+            name,
+            why: "is missing: --xds-listen, --xds-cert, --xds-key and --xds-client-ca belong together"
+                .to_owned(),
+        };
+        if self.xds_listen.is_none() && certificate.is_none() && key.is_none() && client_ca.is_none() {
+            return Ok(None);
+        }
+        let address = self.xds_listen.ok_or_else(|| missing("--xds-listen"))?;
+        let files = NetworkFiles {
+            certificate: certificate.ok_or_else(|| missing("--xds-cert"))?,
+            key: key.ok_or_else(|| missing("--xds-key"))?,
+            client_ca: client_ca.ok_or_else(|| missing("--xds-client-ca"))?,
+        };
+        Ok(Some((address, files)))
+    }
 }
 
 impl GatewayFlags {
@@ -49,24 +94,103 @@ impl GatewayFlags {
         }
         if self.gateway_config == GatewayConfig::Xds {
             let credential = ControlCredential::new(key(secrets)?.configuration_credential(id));
-            options.control = Some(ControlPlane { socket: folder.socket("xds.sock")?, credential });
+            let place = ControlPlace::Socket(folder.socket("xds.sock")?);
+            options.control = Some(ControlPlane { place, credential });
         }
         Ok(options)
     }
+
+    /// The door for gateways on other machines, where there is one. What cannot be used is said before anything starts.
+    pub(crate) async fn open_network(&self) -> Result<Option<NetworkListener>, Error> {
+        let Some((address, files)) = self.network.complete()? else { return Ok(None) };
+        if self.gateway_config != GatewayConfig::Xds {
+            let why = "needs --gateway-config xds".to_owned();
+            return Err(Error::Setting { name: "--xds-listen", why });
+        }
+        let opened = NetworkListener::bind(address, files).await;
+        opened.map(Some).map_err(|error| match error {
+            NetworkError::Bind { address, source } => {
+                Error::Bind { what: "the xDS server", address: address.to_string(), source }
+            }
+            NetworkError::File(error) => {
+                let name = match error.file {
+                    NetworkFile::Certificate => "--xds-cert",
+                    NetworkFile::ClientCa => "--xds-client-ca",
+                    NetworkFile::Key => "--xds-key",
+                };
+                Error::Setting { name, why: error.to_string() }
+            }
+        })
+    }
 }
 
-/// The server, and the socket that it listens on.
-pub(crate) async fn configure(
+/// The server, with its door for gateways on other machines.
+pub(crate) async fn server(
     store: &Store,
     secrets: &Secrets,
-    control: &ControlPlane,
     template: BootstrapOptions,
-) -> Result<(XdsServer, UnixListener), Error> {
+    network: Option<NetworkListener>,
+) -> Result<XdsServer, Error> {
     let options = XdsOptions { store: store.clone(), key: key(secrets)?, template, lookup: Lookup::system() };
-    Ok((XdsServer::new(options).await?, listen(&control.socket)?))
+    let server = XdsServer::new(options).await?;
+    Ok(match network {
+        Some(network) => server.with_network(network),
+        None => server,
+    })
+}
+
+/// The socket that the embedded gateway takes its configuration from, if it does.
+pub(crate) fn socket(bootstrap: &BootstrapOptions) -> Option<&Path> {
+    match &bootstrap.control()?.place {
+        ControlPlace::Network(_) => None,
+        ControlPlace::Socket(path) => Some(path),
+    }
 }
 
 fn key(secrets: &Secrets) -> Result<GatewayKey, Error> {
     GatewayKey::from_hex(&secrets.gateway_sts_hmac_key)
         .map_err(|error| Error::Setting { name: "gatewayStsHmacKey", why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(listen: bool, cert: &str, key: &str, client_ca: &str) -> NetworkFlags {
+        let file = |text: &str| (text != "-").then(|| PathBuf::from(text));
+        NetworkFlags {
+            xds_listen: listen.then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            xds_cert: file(cert),
+            xds_key: file(key),
+            xds_client_ca: file(client_ca),
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_given_together() {
+        assert!(flags(false, "-", "-", "-").complete().unwrap().is_none());
+        assert!(flags(false, "", "", "").complete().unwrap().is_none(), "an empty variable says nothing");
+        assert!(flags(true, "c", "k", "a").complete().unwrap().is_some());
+        for (flags, name) in [
+            (flags(false, "c", "k", "a"), "--xds-listen: "),
+            (flags(true, "-", "k", "a"), "--xds-cert: "),
+            (flags(true, "c", "", "a"), "--xds-key: "),
+            (flags(true, "c", "k", "-"), "--xds-client-ca: "),
+            (flags(true, "-", "-", "-"), "--xds-cert: "),
+        ] {
+            let error = flags.complete().unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains("belong together"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_is_named_with_its_option() {
+        let network = flags(true, "/nowhere/c", "/nowhere/k", "/nowhere/a");
+        let flags = GatewayFlags { gateway_config: GatewayConfig::Xds, network, ..GatewayFlags::default() };
+        let error = flags.open_network().await.unwrap_err().to_string();
+        assert!(error.starts_with("--xds-cert: /nowhere/c: "), "{error}");
+        let flags = GatewayFlags { gateway_config: GatewayConfig::Static, ..flags };
+        let error = flags.open_network().await.unwrap_err().to_string();
+        assert_eq!(error, "--xds-listen: needs --gateway-config xds");
+    }
 }

@@ -28,6 +28,9 @@ pub(crate) struct Running {
     /// Where gateways take their configuration from, if they do: a Unix socket.
     #[serde(default)]
     pub(crate) xds: Option<PathBuf>,
+    /// Where gateways on other machines do.
+    #[serde(default)]
+    pub(crate) xds_network: Option<SocketAddr>,
 }
 
 impl Running {

@@ -3,11 +3,12 @@
 use crate::cli::UpOptions;
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
-use crate::gateway::configure;
+use crate::gateway;
 use crate::http::Faces;
 use axum::Router;
 use caracal_audit::Audit;
 use caracal_envoy::BootstrapOptions;
+use caracal_envoy::xds::{NetworkListener, listen as listen_on_socket};
 use caracal_mandate::gateway_signature::{GatewayKey, from_hex};
 use caracal_store::Store;
 use caracal_store::http::identify_requests;
@@ -114,9 +115,11 @@ impl Services {
         &mut self,
         secrets: &Secrets,
         template: &BootstrapOptions,
+        network: Option<NetworkListener>,
     ) -> Result<(), Error> {
-        let Some(control) = template.control() else { return Ok(()) };
-        let (server, listener) = configure(&self.store, secrets, control, template.clone()).await?;
+        let Some(socket) = gateway::socket(template) else { return Ok(()) };
+        let server = gateway::server(&self.store, secrets, template.clone(), network).await?;
+        let listener = listen_on_socket(socket)?;
         let stop = told(self.stop.subscribe());
         self.tasks.spawn(async move {
             let served = server.serve(listener, stop).await;

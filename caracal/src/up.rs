@@ -4,10 +4,12 @@ use crate::cli::UpOptions;
 use crate::data::{DataFolder, Secrets, admin_token_file};
 use crate::envoy::{Envoy, admin_socket};
 use crate::error::Error;
+use crate::gateway;
 use crate::output::{failure, heading, success};
 use crate::runtime::Running;
 use crate::services::Services;
 use crate::tour::{self, Tour};
+use caracal_envoy::xds::NetworkListener;
 use caracal_envoy::{Admin, BootstrapOptions, Endpoint, Shape};
 use caracal_mandate::id::GatewayId;
 use std::net::SocketAddr;
@@ -23,9 +25,12 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let folder = DataFolder::open(&root)?;
     let secrets = folder.secrets()?;
+    let network = options.gateway.open_network().await?;
+    let xds_network = network.as_ref().map(NetworkListener::address);
     let mut services = Services::start(&options, &folder, &secrets).await?;
-    let bootstrap = bootstrap(&options, &services, filter, &folder, &secrets)?;
-    services.configure(&secrets, &bootstrap).await?;
+    let mut bootstrap = bootstrap(&options, &services, filter, &folder, &secrets)?;
+    bootstrap.protected.extend(xds_network.map(reach));
+    services.configure(&secrets, &bootstrap, network).await?;
     let key = &secrets.gateway_sts_hmac_key;
     let started = tokio::select! {
         started = Envoy::start(&options.envoy, &folder, &bootstrap, key, options.envoy_workers) => started,
@@ -38,7 +43,8 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
             return Err(error);
         }
     };
-    let running = running(&services, &envoy, admin_socket(&folder)?, control_of(&bootstrap));
+    let xds = gateway::socket(&bootstrap).map(Path::to_owned);
+    let running = Running { xds, xds_network, ..running(&services, &envoy, admin_socket(&folder)?) };
     let result = match running.save(&root) {
         Ok(()) => attend(&options, &root, &running, &secrets.admin_token, &mut services, &mut envoy).await,
         Err(error) => Err(error),
@@ -99,10 +105,6 @@ fn bootstrap(
     let id = GatewayId::new("embedded").map_err(|error| Error::Envoy(error.to_string()))?;
     let shape = Shape::Gateway(options.gateway.options(folder, secrets, &id)?);
     let mut bootstrap = BootstrapOptions::new(id, shape, filter);
-    let reach = |address: SocketAddr| {
-        let ip = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
-        Endpoint::new(ip.to_string(), address.port())
-    };
     bootstrap.listener = Endpoint::new(options.bind.to_string(), options.gateway_port);
     bootstrap.sts = reach(services.addresses.sts);
     bootstrap.audit = reach(services.addresses.audit);
@@ -115,12 +117,13 @@ fn bootstrap(
     Ok(bootstrap)
 }
 
-/// The socket that the gateway takes its configuration from.
-fn control_of(bootstrap: &BootstrapOptions) -> Option<PathBuf> {
-    bootstrap.control().map(|control| control.socket.clone())
+/// Where this machine reaches what listens there.
+fn reach(address: SocketAddr) -> Endpoint {
+    let ip = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
+    Endpoint::new(ip.to_string(), address.port())
 }
 
-fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf, xds: Option<PathBuf>) -> Running {
+fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf) -> Running {
     let addresses = services.addresses;
     Running {
         pid: std::process::id(),
@@ -131,7 +134,8 @@ fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf, xds: Option
         coordinator: addresses.coordinator,
         audit: addresses.audit,
         envoy_admin,
-        xds,
+        xds: None,
+        xds_network: None,
     }
 }
 
@@ -145,6 +149,9 @@ fn print_addresses(root: &Path, running: &Running) {
         ("Audit", running.audit),
     ] {
         println!("  {name:<12} http://{address}");
+    }
+    if let Some(address) = running.xds_network {
+        println!("  {:<12} {address} (TLS)", "xDS");
     }
     let token = admin_token_file(root);
     println!("\n{}", heading("Try:"));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::options::{Admin, BootstrapOptions, FeedSource, GatewayOptions, Shape};
-use crate::{clusters, connection_manager, control, observe, wasm};
+use crate::{clusters, connection_manager, control, node, observe, wasm};
 
 /// The most connections that callers may hold open.
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 16_384;
@@ -22,7 +22,7 @@ pub fn render(options: &BootstrapOptions) -> Value {
         members.insert("listeners".to_owned(), json!([listener(options)]));
     }
     let mut bootstrap = json!({
-        "node": {"id": options.gateway_id, "cluster": "caracal"},
+        "node": node::render(options),
         "admin": {"address": admin(&options.admin)},
         "overload_manager": {"resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::control;
-use crate::options::Endpoint;
+use crate::options::{ControlNetwork, Endpoint};
 
 /// The cluster for upstreams without TLS that the STS names.
 pub(crate) const PLAIN: &str = "dfp_plain";
@@ -30,10 +30,9 @@ pub(crate) fn service(name: &str, endpoint: &Endpoint) -> Value {
 }
 
 fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
-    let numeric = endpoint.host.parse::<std::net::IpAddr>().is_ok();
     json!({
         "name": name,
-        "type": if numeric { "STATIC" } else { "STRICT_DNS" },
+        "type": discovery(endpoint),
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
         "typed_extension_protocol_options": http_options(&http1(), Some(idle_seconds)),
@@ -42,6 +41,11 @@ fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
         },
     })
+}
+
+/// How the address of a service of ours is found.
+pub(crate) fn discovery(endpoint: &Endpoint) -> &'static str {
+    if endpoint.host.parse::<std::net::IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" }
 }
 
 /// The two clusters that go wherever `:authority` says.
@@ -192,6 +196,21 @@ fn tls_socket(trusted_ca: &Path, host: Option<&str>) -> Value {
         context.insert("common_tls_context".to_owned(), common);
     }
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+}
+
+/// TLS to a control plane: it is verified by authority and host, and shown the certificate of this gateway.
+pub(crate) fn mutual_tls_socket(network: &ControlNetwork) -> Value {
+    let mut socket = tls_socket(&network.trusted_ca, Some(&network.endpoint.host));
+    let common = socket.pointer_mut("/typed_config/common_tls_context").and_then(Value::as_object_mut);
+    if let Some(common) = common {
+        let certificate = json!([{
+            "certificate_chain": {"filename": network.certificate.to_string_lossy()},
+            "private_key": {"filename": network.key.to_string_lossy()},
+        }]);
+        common.insert("tls_certificates".to_owned(), certificate);
+        common.insert("alpn_protocols".to_owned(), json!(["h2"]));
+    }
+    socket
 }
 
 fn http1() -> Value {

@@ -1,10 +1,10 @@
 //! Where an Envoy gets its configuration from, when it does not stand in its bootstrap: one stream of increments for
-//! everything (ADS, delta), over a Unix socket, with a credential that is good for this gateway alone.
+//! everything (ADS, delta), over a Unix socket or by mutual TLS, with a credential that is good for this gateway alone.
 
 use serde_json::{Value, json};
 
 use crate::clusters;
-use crate::options::ControlPlane;
+use crate::options::{ControlPlace, ControlPlane};
 
 /// The cluster of the control plane.
 const CLUSTER: &str = "xds";
@@ -18,18 +18,28 @@ pub(crate) fn cluster(control: &ControlPlane) -> Value {
     let http2 = json!({"explicit_http_config": {"http2_protocol_options": {
         "connection_keepalive": {"interval": "30s", "timeout": "10s"},
     }}});
-    json!({
+    let (kind, address, tls) = match &control.place {
+        ControlPlace::Network(network) => (
+            clusters::discovery(&network.endpoint),
+            clusters::address(&network.endpoint),
+            Some(clusters::mutual_tls_socket(network)),
+        ),
+        ControlPlace::Socket(path) => ("STATIC", json!({"pipe": {"path": path.to_string_lossy()}}), None),
+    };
+    let mut cluster = json!({
         "name": CLUSTER,
-        "type": "STATIC",
+        "type": kind,
         "connect_timeout": "5s",
         "typed_extension_protocol_options": clusters::http_options(&http2, None),
         "load_assignment": {
             "cluster_name": CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
-                "pipe": {"path": control.socket.to_string_lossy()},
-            }}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
-    })
+    });
+    if let (Some(tls), Some(members)) = (tls, cluster.as_object_mut()) {
+        members.insert("transport_socket".to_owned(), tls);
+    }
+    cluster
 }
 
 /// What comes from it.

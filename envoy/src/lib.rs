@@ -15,6 +15,7 @@ mod connection_manager;
 mod control;
 pub mod lint;
 mod local_reply;
+mod node;
 mod observe;
 mod options;
 mod wasm;
@@ -23,8 +24,8 @@ pub mod xds;
 pub use bootstrap::render;
 pub use clusters::SERVICE_IDLE_SECONDS;
 pub use options::{
-    Admin, BootstrapOptions, ControlCredential, ControlPlane, Endpoint, FeedSource, GatewayOptions,
-    OnBacklog, Shape, SidecarOptions,
+    Admin, BootstrapOptions, ControlCredential, ControlNetwork, ControlPlace, ControlPlane, Endpoint,
+    EndpointError, FeedSource, GatewayOptions, OnBacklog, Shape, SidecarOptions,
 };
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in

@@ -1,7 +1,9 @@
 //! What a bootstrap is rendered from.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 
@@ -24,6 +26,35 @@ impl Endpoint {
     #[must_use]
     pub fn loopback(port: u16) -> Self {
         Self::new("127.0.0.1", port)
+    }
+}
+
+/// Why a text is no [`Endpoint`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EndpointError {
+    /// The host is neither a name nor an address.
+    #[error("the host is neither a name nor an address (IPv6 addresses stand in brackets)")]
+    Host,
+    /// The port is not between 1 and 65535, or missing.
+    #[error("is no HOST:PORT")]
+    Port,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or(EndpointError::Port)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(EndpointError::Port)?;
+        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let address: Ipv6Addr = inner.parse().map_err(|_| EndpointError::Host)?;
+            return Ok(Self::new(address.to_string(), port));
+        }
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(known) {
+            return Err(EndpointError::Host);
+        }
+        Ok(Self::new(host, port))
     }
 }
 
@@ -60,10 +91,32 @@ pub struct GatewayOptions {
 /// The server that an Envoy takes its configuration from (`caracal_envoy::xds`).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ControlPlane {
-    /// The Unix socket that it listens on.
-    pub socket: PathBuf,
+    /// Where it is.
+    pub place: ControlPlace,
     /// What this Envoy shows it.
     pub credential: ControlCredential,
+}
+
+/// Where a control plane is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ControlPlace {
+    /// On another machine, by mutual TLS.
+    Network(ControlNetwork),
+    /// On this machine: a Unix socket that only its owner can open.
+    Socket(PathBuf),
+}
+
+/// A control plane on another machine. The files are on Envoy's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControlNetwork {
+    /// Where it listens. Its certificate has to name this host.
+    pub endpoint: Endpoint,
+    /// The certificates that it is verified against.
+    pub trusted_ca: PathBuf,
+    /// The certificate that this Envoy shows; it has to name the gateway.
+    pub certificate: PathBuf,
+    /// The private key of that certificate.
+    pub key: PathBuf,
 }
 
 /// A gateway's credential at its control plane (`GatewayKey::configuration_credential`). Never printed.
@@ -198,6 +251,36 @@ impl BootstrapOptions {
             upgrades: Vec::new(),
             feed: FeedSource::default(),
             access_log: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_hosts_with_ports() {
+        for (text, host, port) in [
+            ("sts.example:8080", "sts.example", 8080),
+            ("10.0.0.1:1", "10.0.0.1", 1),
+            ("[fd00::1]:65535", "fd00::1", 65_535),
+        ] {
+            assert_eq!(text.parse(), Ok(Endpoint::new(host, port)), "{text}");
+        }
+        for (text, error) in [
+            ("", EndpointError::Port),
+            ("sts.example", EndpointError::Port),
+            ("sts.example:", EndpointError::Port),
+            ("sts.example:0", EndpointError::Port),
+            ("sts.example:65536", EndpointError::Port),
+            (":8080", EndpointError::Host),
+            ("fd00::1:8080", EndpointError::Host),
+            ("[10.0.0.1]:8080", EndpointError::Host),
+            ("http://sts:8080", EndpointError::Host),
+            ("a b:8080", EndpointError::Host),
+        ] {
+            assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
         }
     }
 }

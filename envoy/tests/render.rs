@@ -5,8 +5,8 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use caracal_envoy::{
-    BootstrapOptions, ControlCredential, ControlPlane, Endpoint, FeedSource, GatewayOptions, KEY_VARIABLE,
-    OnBacklog, Shape, SidecarOptions, render,
+    BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, Endpoint, FeedSource, GatewayOptions,
+    KEY_VARIABLE, OnBacklog, Shape, SidecarOptions, render,
 };
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::{Value, json};
@@ -214,8 +214,10 @@ fn without_a_singleton_every_worker_polls() {
 
 #[test]
 fn a_gateway_that_is_configured_by_xds_holds_its_services_alone() {
-    let control =
-        ControlPlane { socket: "/data/xds.sock".into(), credential: ControlCredential::new("c0ffee") };
+    let control = ControlPlane {
+        place: ControlPlace::Socket("/data/xds.sock".into()),
+        credential: ControlCredential::new("c0ffee"),
+    };
     let options =
         options(Shape::Gateway(GatewayOptions { control: Some(control), ..GatewayOptions::default() }));
     assert!(!format!("{options:?}").contains("c0ffee"));

@@ -72,6 +72,7 @@ async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented
     metrics::configuration_rejected("cluster");
     metrics::configuration_stream_refused("wrong_credential");
     metrics::configuration_streams(1);
+    metrics::configuration_certificates_loaded(true);
     metrics::resources_served(2);
     metrics::resources_left_out("restricted", 1);
     metrics::name_looked_up(true);

@@ -24,6 +24,14 @@ fn up(data: &Path) -> Command {
     command
 }
 
+/// Gateways on other machines are served, with this in all three files.
+fn xds_with(file: &Path) -> Vec<String> {
+    let file = file.to_str().unwrap();
+    let listen = ["--gateway-config", "xds", "--xds-listen", "127.0.0.1:0"];
+    let files = ["--xds-cert", file, "--xds-key", file, "--xds-client-ca", file];
+    listen.into_iter().chain(files).map(str::to_owned).collect()
+}
+
 fn alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The third field, after the name in parentheses, is the state; Z is dead and not yet buried.
@@ -118,6 +126,9 @@ async fn bad_input_names_what_and_where() {
         (vec!["--tls-extra-ca-file".into(), "/nowhere.pem".into()], "/nowhere.pem"),
         (vec!["--tls-extra-ca-file".into(), text(&broken)], "holds no usable certificate"),
         (vec!["--private-egress-hosts".into(), "https://idp".into()], "CARACAL_PRIVATE_EGRESS_HOSTS"),
+        (vec!["--xds-listen".into(), "127.0.0.1:0".into()], "--xds-cert: is missing"),
+        (xds_with(&broken), "--xds-cert: "),
+        (xds_with(&broken), "broken.wasm: holds no certificate"),
     ];
     for (arguments, expected) in cases {
         let mut command = Command::new(binary());

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use caracal_mandate::gateway_signature::to_hex;
-use caracal_mandate::id::GatewayId;
 use hmac_sha256::Hash;
 use prost_types::Any;
 use serde_json::Value;
@@ -12,6 +11,7 @@ use serde_json::Value;
 use super::schema;
 use super::translate::LeftOut;
 use super::wire::{self, Message, WireError};
+use crate::node::GatewayNode;
 use crate::options::BootstrapOptions;
 use crate::{bootstrap, connection_manager};
 
@@ -115,9 +115,15 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// The listener and the routes of this gateway.
-    pub(crate) fn of(template: &BootstrapOptions, gateway: &GatewayId) -> Result<Self, WireError> {
-        let options = BootstrapOptions { gateway_id: gateway.clone(), ..template.clone() };
+    /// The listener and the routes of this gateway: the template's, at the gateway's own places.
+    pub(crate) fn of(template: &BootstrapOptions, node: &GatewayNode) -> Result<Self, WireError> {
+        let mut options = BootstrapOptions { gateway_id: node.id.clone(), ..template.clone() };
+        if let Some(listener) = &node.listener {
+            options.listener = listener.clone();
+        }
+        if let Some(module) = &node.module {
+            options.module.clone_from(module);
+        }
         let named = |kind, content: &Value| {
             Ok(Pieces::from([(connection_manager::NAME.to_owned(), Piece::new(kind, content)?)]))
         };

@@ -10,22 +10,28 @@
 //!            └ names (resolution) ┘
 //! ```
 //!
-//! [`listen`] makes the socket, [`XdsServer::serve`] runs until it is told to stop. A gateway shows a credential that is
-//! good for its own id alone. What cannot become a cluster is left out, with a reason that is counted, logged and shown
+//! [`listen`] makes the socket, [`NetworkListener`] is the door for other machines, and [`XdsServer::serve`] runs until it is
+//! told to stop. A gateway shows a credential that is good for its own id alone. What cannot become a cluster is left out, with a reason that is counted, logged and shown
 //! by [`Status`]; it never keeps another one from its gateway.
 
 mod content;
 mod follow;
 mod names;
+mod network;
 pub mod proto;
 mod schema;
 mod server;
 mod session;
 mod status;
+mod stream;
 mod translate;
 mod wire;
 
 pub use names::Lookup;
+pub use network::{NetworkError, NetworkFile, NetworkFileError, NetworkFiles, NetworkListener, Unusable};
 pub use server::{XdsError, XdsOptions, XdsServer, listen, read_status};
 pub use status::{GatewayStatus, LeftOutStatus, Rejection, STATUS_PATH, Status};
 pub use translate::{LeftOut, LeftOutReason, MAX_RESOURCES};
+
+#[cfg(test)]
+pub(crate) use wire::as_struct;

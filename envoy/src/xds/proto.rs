@@ -17,6 +17,9 @@ pub struct Node {
     /// The name of a group of gateways.
     #[prost(string, tag = "2")]
     pub cluster: String,
+    /// What else it says of itself.
+    #[prost(message, optional, tag = "3")]
+    pub metadata: Option<Struct>,
 }
 
 /// Why something was not accepted (`google.rpc.Status`).

@@ -1,44 +1,38 @@
-//! The socket, who may use it, and the streams.
+//! The doors, and what stands behind them: a Unix socket for this machine, mutual TLS for others.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use caracal_mandate::gateway_signature::GatewayKey;
-use caracal_mandate::id::GatewayId;
-use caracal_store::{Store, StoreError, metrics};
+use caracal_store::{Store, StoreError};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status as Refusal, Streaming};
+use tonic::transport::Server;
 
-use super::content::{Kind, Own, Snapshot};
+use super::content::{Own, Snapshot};
 use super::follow::Follower;
 use super::names::Lookup;
-use super::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, METHOD};
-use super::session::{Said, Session};
+use super::network::NetworkListener;
+use super::proto::METHOD;
 use super::status::{Gateways, STATUS_PATH, Status};
+use super::stream::{by_network, by_socket};
 use super::translate::Rules;
 use super::wire::WireError;
-use crate::control::{CREDENTIAL, SCHEME};
+use crate::node::GatewayNode;
 use crate::options::{BootstrapOptions, Shape};
 
 /// Streams at the same time.
 const MAX_STREAMS: usize = 64;
-/// How long a stream may take to say who it is.
-const INTRODUCTION: Duration = Duration::from_secs(10);
 /// How often a silent connection is tried, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-/// The largest message of a gateway, in bytes: the names and versions of all it has.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 pub enum XdsError {
@@ -81,17 +75,19 @@ pub struct XdsOptions {
 pub struct XdsServer {
     shared: Arc<Shared>,
     follower: Follower,
+    network: Option<NetworkListener>,
     ended: watch::Sender<bool>,
 }
 
-struct Shared {
-    key: GatewayKey,
-    template: BootstrapOptions,
-    store: Store,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    ended: watch::Receiver<bool>,
-    gateways: Gateways,
-    streams: Arc<Semaphore>,
+/// What all streams share.
+pub(super) struct Shared {
+    pub(super) key: GatewayKey,
+    pub(super) template: BootstrapOptions,
+    pub(super) store: Store,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) ended: watch::Receiver<bool>,
+    pub(super) gateways: Gateways,
+    pub(super) streams: Arc<Semaphore>,
 }
 
 /// Makes the socket, for its owner alone. One that a process left behind is taken away.
@@ -124,7 +120,8 @@ impl XdsServer {
         let rules =
             Rules { trusted_ca: gateway.trusted_ca.clone(), protected: options.template.protected.clone() };
         // What every gateway would stumble over is found now.
-        Own::of(&options.template, &options.template.gateway_id).map_err(unwritable)?;
+        let node = GatewayNode::new(options.template.gateway_id.clone());
+        Own::of(&options.template, &node).map_err(unwritable)?;
         let zone = gateway.zone.clone();
         let (follower, snapshots) =
             Follower::begin(options.store.clone(), zone, rules, options.lookup).await?;
@@ -138,7 +135,14 @@ impl XdsServer {
             gateways: Gateways::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         };
-        Ok(Self { shared: Arc::new(shared), follower, ended })
+        Ok(Self { shared: Arc::new(shared), follower, network: None, ended })
+    }
+
+    /// The server with a door for other machines.
+    #[must_use]
+    pub fn with_network(mut self, listener: NetworkListener) -> Self {
+        self.network = Some(listener);
+        self
     }
 
     /// Serves until `stop` resolves.
@@ -150,28 +154,66 @@ impl XdsServer {
         listener: UnixListener,
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), XdsError> {
-        let Self { shared, follower, ended } = self;
-        let routes = Router::new()
-            .route(METHOD, post(stream))
-            .route(STATUS_PATH, get(status))
-            .with_state(Arc::clone(&shared));
-        let stop = async {
+        let Self { shared, follower, network, ended } = self;
+        let stopping = async {
             stop.await;
             // Streams never end by themselves.
             ended.send_replace(true);
+            std::future::pending::<Infallible>().await
         };
-        let (interval, timeout) = KEEPALIVE;
-        let serving = tonic::transport::Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(interval))
-            .http2_keepalive_timeout(Some(timeout))
-            .max_concurrent_streams(16)
-            .add_routes(routes.into())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop);
+        let doors = async {
+            tokio::try_join!(serve_socket(listener, &shared), async {
+                match network {
+                    Some(network) => serve_network(network, &shared).await,
+                    None => Ok(()),
+                }
+            })
+        };
         tokio::select! {
-            served = serving => Ok(served?),
+            served = doors => Ok(served.map(|_| ())?),
             () = follower.run() => Ok(()),
+            never = stopping => match never {},
         }
+    }
+}
+
+async fn serve_socket(listener: UnixListener, shared: &Arc<Shared>) -> Result<(), tonic::transport::Error> {
+    let routes = Router::new()
+        .route(METHOD, post(by_socket))
+        .route(STATUS_PATH, get(status))
+        .with_state(Arc::clone(shared));
+    let incoming = UnixListenerStream::new(listener);
+    let server = builder().accept_http1(true).add_routes(routes.into());
+    server.serve_with_incoming_shutdown(incoming, ended(shared)).await
+}
+
+/// Streams alone: what operators are shown stays on the socket.
+async fn serve_network(
+    network: NetworkListener,
+    shared: &Arc<Shared>,
+) -> Result<(), tonic::transport::Error> {
+    let routes = Router::new().route(METHOD, post(by_network)).with_state(Arc::clone(shared));
+    let (connections, incoming) = mpsc::channel(1);
+    let server = builder().add_routes(routes.into());
+    tokio::select! {
+        served = server.serve_with_incoming_shutdown(ReceiverStream::new(incoming), ended(shared)) => served,
+        never = network.run(connections) => match never {},
+    }
+}
+
+fn builder() -> Server {
+    let (interval, timeout) = KEEPALIVE;
+    Server::builder()
+        .http2_keepalive_interval(Some(interval))
+        .http2_keepalive_timeout(Some(timeout))
+        .max_concurrent_streams(16)
+}
+
+/// Resolves when the server was told to stop.
+fn ended(shared: &Shared) -> impl Future<Output = ()> + use<> {
+    let mut ended = shared.ended.clone();
+    async move {
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 }
 
@@ -198,177 +240,4 @@ pub async fn read_status(socket: &Path) -> io::Result<Status> {
 async fn status(State(shared): State<Arc<Shared>>) -> Json<Status> {
     let snapshot = Arc::clone(&shared.snapshots.borrow());
     Json(shared.gateways.status(&snapshot))
-}
-
-async fn stream(State(shared): State<Arc<Shared>>, request: HttpRequest) -> http::Response<Body> {
-    let codec = tonic_prost::ProstCodec::<DeltaDiscoveryResponse, DeltaDiscoveryRequest>::default();
-    let accept = tower::service_fn(move |request| accept(Arc::clone(&shared), request));
-    let answer = tonic::server::Grpc::new(codec)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .streaming(accept, request)
-        .await;
-    answer.map(Body::new)
-}
-
-type Answers = ReceiverStream<Result<DeltaDiscoveryResponse, Refusal>>;
-
-async fn accept(
-    shared: Arc<Shared>,
-    request: Request<Streaming<DeltaDiscoveryRequest>>,
-) -> Result<Response<Answers>, Refusal> {
-    let credential = credential(request.metadata()).map_err(refuse)?;
-    let permit = Arc::clone(&shared.streams).try_acquire_owned().map_err(|_| refuse(Refused::TooMany))?;
-    // One answer of each type can be under way.
-    let (answers, answered) = mpsc::channel(2 * Kind::ALL.len());
-    tokio::spawn(converse(shared, credential, request.into_inner(), answers, permit));
-    Ok(Response::new(ReceiverStream::new(answered)))
-}
-
-/// Why a stream is refused.
-#[derive(Clone, Copy, Debug)]
-enum Refused {
-    NoCredential,
-    NoGateway,
-    TooMany,
-    WrongCredential,
-}
-
-fn refuse(why: Refused) -> Refusal {
-    let (reason, refusal) = match why {
-        Refused::NoCredential => ("no_credential", Refusal::unauthenticated("no credential")),
-        Refused::NoGateway => ("no_gateway", Refusal::invalid_argument("the node's id is no gateway's id")),
-        Refused::TooMany => ("too_many", Refusal::resource_exhausted("too many streams")),
-        Refused::WrongCredential => {
-            ("wrong_credential", Refusal::unauthenticated("the credential is not this gateway's"))
-        }
-    };
-    metrics::configuration_stream_refused(reason);
-    tracing::warn!(reason, "a stream for the configuration of a gateway is refused");
-    refusal
-}
-
-fn credential(metadata: &MetadataMap) -> Result<String, Refused> {
-    let mut values = metadata.get_all(CREDENTIAL).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(Refused::NoCredential) };
-    let text = value.to_str().ok().and_then(|text| text.strip_prefix(SCHEME));
-    text.map(str::to_owned).ok_or(Refused::NoCredential)
-}
-
-/// A stream, from the first message to the last.
-async fn converse(
-    shared: Arc<Shared>,
-    credential: String,
-    mut requests: Streaming<DeltaDiscoveryRequest>,
-    answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Refusal>>,
-    _permit: OwnedSemaphorePermit,
-) {
-    let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
-    let introduced = introduce(&shared, &credential, &first);
-    let (gateway, own) = match introduced {
-        Ok(introduced) => introduced,
-        Err(refusal) => {
-            let _ = answers.send(Err(refusal)).await;
-            return;
-        }
-    };
-    let connected = Connected::new(&shared, gateway);
-    let mut talk = Talk { connected, own, session: Session::default(), answers };
-    talk.hear(&first);
-    let mut snapshots = shared.snapshots.clone();
-    let mut ended = shared.ended.clone();
-    loop {
-        let snapshot = Arc::clone(&snapshots.borrow_and_update());
-        if talk.say(&snapshot).await.is_err() {
-            return;
-        }
-        tokio::select! {
-            request = requests.message() => match request {
-                Ok(Some(request)) => talk.hear(&request),
-                Ok(None) | Err(_) => return,
-            },
-            changed = snapshots.changed() => if changed.is_err() {
-                return;
-            },
-            _ = ended.wait_for(|ended| *ended) => return,
-        }
-    }
-}
-
-fn introduce(
-    shared: &Shared,
-    credential: &str,
-    first: &DeltaDiscoveryRequest,
-) -> Result<(GatewayId, Own), Refusal> {
-    let node = first.node.as_ref().ok_or_else(|| refuse(Refused::NoGateway))?;
-    let gateway = GatewayId::new(node.id.as_str()).map_err(|_| refuse(Refused::NoGateway))?;
-    if !shared.key.verify_configuration_credential(&gateway, credential) {
-        return Err(refuse(Refused::WrongCredential));
-    }
-    let own = Own::of(&shared.template, &gateway).map_err(|error| {
-        tracing::error!(%error, "the listener cannot be written as Envoy reads it");
-        Refusal::internal("the listener cannot be served")
-    })?;
-    Ok((gateway, own))
-}
-
-/// A gateway that is counted as connected for as long as this lives.
-struct Connected {
-    shared: Arc<Shared>,
-    gateway: GatewayId,
-}
-
-impl Connected {
-    fn new(shared: &Arc<Shared>, gateway: GatewayId) -> Self {
-        tracing::info!(%gateway, "a gateway follows the configuration");
-        shared.gateways.connected(&gateway);
-        metrics::configuration_streams(1);
-        Self { shared: Arc::clone(shared), gateway }
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        tracing::info!(gateway = %self.gateway, "a gateway stopped following the configuration");
-        self.shared.gateways.gone(&self.gateway);
-        metrics::configuration_streams(-1);
-    }
-}
-
-struct Talk {
-    connected: Connected,
-    own: Own,
-    session: Session,
-    answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Refusal>>,
-}
-
-impl Talk {
-    fn hear(&mut self, request: &DeltaDiscoveryRequest) {
-        let (gateways, gateway) = (&self.connected.shared.gateways, &self.connected.gateway);
-        let Some(kind) = Kind::of(&request.type_url) else {
-            tracing::warn!(%gateway, type_url = request.type_url, "a gateway wants a type that is not served");
-            return;
-        };
-        match self.session.hear(kind, request) {
-            Said::Accepted => gateways.accepted(gateway, kind),
-            Said::Rejected(message) => {
-                metrics::configuration_rejected(kind.as_str());
-                tracing::error!(%gateway, kind = kind.as_str(), message, "a gateway rejected a configuration");
-                gateways.rejected(gateway, kind, &message, self.connected.shared.store.now());
-            }
-            Said::Wants => {}
-        }
-    }
-
-    /// Says what there is to say; `Err` where nobody listens any more.
-    async fn say(&mut self, snapshot: &Snapshot) -> Result<(), ()> {
-        for kind in Kind::ALL {
-            let Some(answer) = self.session.say(kind, self.own.pieces(snapshot, kind)) else { continue };
-            metrics::configuration_pushed(kind.as_str());
-            self.answers.send(Ok(answer)).await.map_err(|_| ())?;
-        }
-        if self.session.settled() {
-            self.connected.shared.gateways.settled(&self.connected.gateway, &snapshot.version);
-        }
-        Ok(())
-    }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::lint::lint;
-use crate::options::{BootstrapOptions, ControlCredential, ControlPlane, GatewayOptions, Shape};
+use crate::options::{
+    BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions, Shape,
+};
 use crate::{bootstrap, connection_manager};
 use caracal_mandate::id::GatewayId;
 use serde_json::json;
@@ -164,8 +166,10 @@ fn addresses_of_a_name_are_bounded_and_judged_one_by_one() {
 /// What is served has every guard that a static bootstrap has to have: the lint judges all of it in one document.
 #[test]
 fn d4_what_is_served_passes_the_lint() {
-    let control =
-        ControlPlane { socket: "/run/xds.sock".into(), credential: ControlCredential::new("secret") };
+    let control = ControlPlane {
+        place: ControlPlace::Socket("/run/xds.sock".into()),
+        credential: ControlCredential::new("secret"),
+    };
     let gateway = GatewayOptions { control: Some(control), ..GatewayOptions::default() };
     let id = GatewayId::new("gateway-1").unwrap();
     let options = BootstrapOptions::new(id, Shape::Gateway(gateway), "/opt/filter.wasm".into());

@@ -160,7 +160,7 @@ fn varint(number: u32, value: u64) -> Vec<u8> {
     bytes
 }
 
-fn as_struct(members: &Map<String, Value>) -> Struct {
+pub(crate) fn as_struct(members: &Map<String, Value>) -> Struct {
     Struct { fields: members.iter().map(|(name, value)| (name.clone(), as_value(value))).collect() }
 }
 

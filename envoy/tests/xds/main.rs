@@ -1,6 +1,7 @@
 //! The xDS server on a real store, over its real socket, against a client that speaks the protocol as Envoy does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod network;
 mod support;
 
 use caracal_envoy::xds::{Lookup, Status, listen};

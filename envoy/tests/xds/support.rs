@@ -3,13 +3,16 @@
 use caracal_envoy::xds::proto::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, ErrorDetail, METHOD, Node, Resource,
 };
-use caracal_envoy::xds::{Lookup, Status, XdsError, XdsOptions, XdsServer, listen, read_status};
-use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlane, GatewayOptions, Shape};
+use caracal_envoy::xds::{
+    Lookup, NetworkFiles, NetworkListener, Status, XdsError, XdsOptions, XdsServer, listen, read_status,
+};
+use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions, Shape};
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_store::change::Change;
 use caracal_store::{Store, StoreError};
 use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -34,6 +37,7 @@ fn key() -> GatewayKey {
 pub(crate) struct World {
     dir: TempDir,
     store: Store,
+    network: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), XdsError>>,
 }
@@ -43,8 +47,19 @@ impl World {
         Self::start_for(None, lookup).await
     }
 
+    /// The same with a door for other machines.
+    pub(crate) async fn start_on_network(lookup: Lookup, files: NetworkFiles) -> Self {
+        let (dir, store) = Self::prepare().await;
+        Self::serve(dir, store, None, lookup, Some(files)).await
+    }
+
     /// The same for gateways of one zone.
     pub(crate) async fn start_for(zone: Option<&str>, lookup: Lookup) -> Self {
+        let (dir, store) = Self::prepare().await;
+        Self::serve(dir, store, zone, lookup, None).await
+    }
+
+    async fn prepare() -> (TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
         execute(
@@ -59,13 +74,22 @@ impl World {
             Change::Zone,
         )
         .await;
-        Self::serve(dir, store, zone, lookup).await
+        (dir, store)
     }
 
-    async fn serve(dir: TempDir, store: Store, zone: Option<&str>, lookup: Lookup) -> Self {
+    async fn serve(
+        dir: TempDir,
+        store: Store,
+        zone: Option<&str>,
+        lookup: Lookup,
+        files: Option<NetworkFiles>,
+    ) -> Self {
         let socket = dir.path().join("xds.sock");
         let id = GatewayId::new("template").unwrap();
-        let control = ControlPlane { socket: socket.clone(), credential: ControlCredential::new("") };
+        let control = ControlPlane {
+            place: ControlPlace::Socket(socket.clone()),
+            credential: ControlCredential::new(""),
+        };
         let gateway = GatewayOptions {
             zone: zone.map(|zone| ZoneId::new(zone).unwrap()),
             control: Some(control),
@@ -73,20 +97,26 @@ impl World {
         };
         let template = BootstrapOptions::new(id, Shape::Gateway(gateway), "/opt/filter.wasm".into());
         let options = XdsOptions { store: store.clone(), key: key(), template, lookup };
-        let server = XdsServer::new(options).await.unwrap();
+        let mut server = XdsServer::new(options).await.unwrap();
+        let mut network = None;
+        if let Some(files) = files {
+            let listener = NetworkListener::bind("127.0.0.1:0".parse().unwrap(), files).await.unwrap();
+            network = Some(listener.address());
+            server = server.with_network(listener);
+        }
         let listener = listen(&socket).unwrap();
         let (stop, told) = oneshot::channel::<()>();
         let served = tokio::spawn(server.serve(listener, async {
             let _ = told.await;
         }));
-        Self { dir, store, stop, served }
+        Self { dir, store, network, stop, served }
     }
 
     /// Ends the server, which has to end all streams, and starts another on the same store.
     pub(crate) async fn restart(self, lookup: Lookup) -> Self {
-        let Self { dir, store, stop, served } = self;
+        let Self { dir, store, stop, served, .. } = self;
         end(stop, served).await;
-        Self::serve(dir, store, None, lookup).await
+        Self::serve(dir, store, None, lookup, None).await
     }
 
     pub(crate) async fn stop(self) {
@@ -95,6 +125,11 @@ impl World {
 
     fn socket(&self) -> PathBuf {
         self.dir.path().join("xds.sock")
+    }
+
+    /// Where it listens for other machines.
+    pub(crate) fn network(&self) -> SocketAddr {
+        self.network.unwrap()
     }
 
     pub(crate) fn credential(&self, gateway: &str) -> String {
@@ -203,7 +238,14 @@ impl Gateway {
     }
 
     async fn open(socket: &Path, id: &str, authorization: Option<&str>) -> Result<Self, Refusal> {
-        let channel = channel(socket).await;
+        Self::open_on(channel(socket).await, id, authorization).await
+    }
+
+    pub(crate) async fn open_on(
+        channel: Channel,
+        id: &str,
+        authorization: Option<&str>,
+    ) -> Result<Self, Refusal> {
         let (requests, sent) = mpsc::channel(16);
         let mut request = Request::new(ReceiverStream::new(sent));
         if let Some(value) = authorization {
@@ -238,8 +280,17 @@ impl Gateway {
     }
 
     async fn send(&mut self, mut request: DeltaDiscoveryRequest) {
-        request.node = Some(Node { id: self.id.clone(), cluster: "caracal".to_owned() });
+        request.node = Some(Node { id: self.id.clone(), ..Node::default() });
         let _ = self.requests.send(request).await;
+    }
+
+    /// The end of the stream, before anything is said.
+    pub(crate) async fn end(&mut self) -> Option<Code> {
+        match tokio::time::timeout(PATIENCE, self.answers.message()).await.expect("the stream goes on") {
+            Ok(None) => None,
+            Ok(Some(_)) => panic!("it is told something"),
+            Err(refusal) => Some(refusal.code()),
+        }
     }
 
     /// The next answer, not answered to.

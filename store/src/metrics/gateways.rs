@@ -6,6 +6,7 @@ use prometheus::{Error, IntGaugeVec};
 
 /// What the xDS server counts.
 pub(super) struct Xds {
+    pub(super) certificate_loads: Words,
     pub(super) pushes: Words,
     pub(super) rejections: Words,
     pub(super) refused: Words,
@@ -18,6 +19,12 @@ pub(super) struct Xds {
 impl Xds {
     pub(super) fn build(b: &mut Builder) -> Result<Self, Error> {
         Ok(Self {
+            certificate_loads: b.words(
+                ADMIN,
+                "caracal_xds_certificate_loads_total",
+                "Changed certificates for gateways on other machines, by outcome.",
+                &["outcome"],
+            )?,
             pushes: b.words(
                 ADMIN,
                 "caracal_xds_pushes_total",

@@ -241,6 +241,11 @@ pub fn configuration_stream_refused(reason: &'static str) {
     with(|all| all.xds.refused.count(reason));
 }
 
+/// The certificates for gateways on other machines changed, and were taken, or could not be.
+pub fn configuration_certificates_loaded(done: bool) {
+    with(|all| all.xds.certificate_loads.count(if done { "done" } else { "failed" }));
+}
+
 /// A gateway began to follow its configuration (1), or stopped (-1).
 pub fn configuration_streams(by: i64) {
     with(|all| all.xds.streams.with_label_values::<&str>(&[]).add(by));

@@ -2,7 +2,7 @@
 
 use crate::support::{NOT_ADDRESSABLE, clusters_at, served, start, until};
 use caracal_envoy::{
-    BootstrapOptions, ControlCredential, ControlPlane, Endpoint, GatewayOptions, Shape, render,
+    BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, Endpoint, GatewayOptions, Shape, render,
 };
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::GatewayId;
@@ -34,9 +34,12 @@ fn socket(stack: &Stack) -> PathBuf {
 fn options(stack: &Stack, id: &str, credential_of: &str, socket: PathBuf) -> BootstrapOptions {
     let key = GatewayKey::from_hex(&gateway_key(stack)).unwrap();
     let credential = key.configuration_credential(&GatewayId::new(credential_of).unwrap());
-    let control = ControlPlane { socket, credential: ControlCredential::new(credential) };
+    let control =
+        ControlPlane { place: ControlPlace::Socket(socket), credential: ControlCredential::new(credential) };
     let shape = Shape::Gateway(GatewayOptions { control: Some(control), ..GatewayOptions::default() });
-    BootstrapOptions::new(GatewayId::new(id).unwrap(), shape, filter_module())
+    let mut options = BootstrapOptions::new(GatewayId::new(id).unwrap(), shape, filter_module());
+    options.listener = Endpoint::loopback(0);
+    options
 }
 
 /// A gateway of its own, and the ways by which it reaches the services.
@@ -62,7 +65,7 @@ impl Edge {
         let (audit, audit_at) = Relay::tcp(address(&stack, "audit")).await;
         let mut options = options(&stack, "edge", "edge", at);
         (options.sts, options.audit) = (endpoint(sts_at), endpoint(audit_at));
-        // The listener is what the server says; where it is has to be another place than that of the stack's own.
+        // The listener is what the server says, at the place that the gateway says.
         let gateway = Sidecar::start_with(&stack, &render(&options), 401).await;
         let agent = world.agent().await;
         let services = vec![("sts", sts), ("audit", audit)];

@@ -1,0 +1,136 @@
+//! A connection whose other side proved itself, and when it ends whatever that side does.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use caracal_mandate::id::GatewayId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::certified::Certified;
+use super::material::Material;
+
+/// How long a gateway may take to introduce itself.
+const INTRODUCTION: Duration = Duration::from_secs(15);
+/// How long a connection lives: its certificate is looked at once, when it begins. Envoy keeps what it has, and a new
+/// connection is told no more than what changed.
+const LIFE: Duration = Duration::from_secs(60 * 60);
+
+/// Who is on the other side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    certified: Certified,
+    introduced: Arc<Notify>,
+}
+
+impl Peer {
+    /// Whether its certificate names this gateway.
+    pub(crate) fn may_be(&self, gateway: &GatewayId) -> bool {
+        self.certified.names(gateway)
+    }
+
+    /// A gateway introduced itself, so the connection may live on.
+    pub(crate) fn introduced(&self) {
+        self.introduced.notify_one();
+    }
+}
+
+/// A connection.
+pub(crate) struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    /// Resolves when it has to end; `None` once it did.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TlsStream<TcpStream>,
+        material: &Material,
+        materials: watch::Receiver<Arc<Material>>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certified = certificates.first().map(Certified::of).unwrap_or_default();
+        let peer = Peer { certified, introduced: Arc::default() };
+        let authorities = material.authorities;
+        let by = peer.clone();
+        let end = async move { end(&by, materials, authorities).await };
+        Self { stream, peer, end: Some(Box::pin(end)), _place: place }
+    }
+}
+
+/// Resolves when nobody introduced itself in time, when the connection is old, or when other authorities are trusted
+/// than those that its certificate was verified against.
+pub(super) async fn end(peer: &Peer, mut materials: watch::Receiver<Arc<Material>>, authorities: [u8; 32]) {
+    if tokio::time::timeout(INTRODUCTION, peer.introduced.notified()).await.is_err() {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(LIFE) => {}
+        _ = materials.wait_for(|material| material.authorities != authorities) => {}
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ended = self.end.as_mut().is_none_or(|end| end.as_mut().poll(context).is_ready());
+        if ended {
+            self.end = None;
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the connection's time is over",
+            )));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// Work with configurations of Envoy.
     Envoy {
         #[command(subcommand)]
-        command: crate::envoy_lint::EnvoyCommand,
+        command: crate::envoy_command::EnvoyCommand,
     },
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  caracal completions bash > /etc/bash_completion.d/caracal")]

@@ -117,7 +117,8 @@ fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
     if path.exists() { read_secret(path).map(Some) } else { Ok(None) }
 }
 
-fn read_secret(path: &Path) -> Result<String, Error> {
+/// Reads a secret from a file that only its owner can read.
+pub(crate) fn read_secret(path: &Path) -> Result<String, Error> {
     refuse_if_open_to_others(path, "600")?;
     let text = fs::read_to_string(path).map_err(Error::file(path))?;
     let text = text.trim_end();

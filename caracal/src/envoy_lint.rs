@@ -3,21 +3,10 @@
 use crate::error::Error;
 use crate::output::{failure, faint, success};
 use caracal_envoy::lint::{Code, Finding, lint};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum EnvoyCommand {
-    /// Judge configurations before an Envoy runs with them.
-    #[command(
-        after_help = "Knows static bootstraps, Istio's WasmPlugin and Envoy Gateway's EnvoyExtensionPolicy.\n\nExamples:\n  \
-                      caracal envoy lint envoy.yaml\n  \
-                      caracal envoy lint --allow dry_run --json plugin.yaml"
-    )]
-    Lint(LintOptions),
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct LintOptions {
@@ -38,8 +27,7 @@ fn allowed(name: &str) -> Result<Code, String> {
 }
 
 /// Judges every file, prints what was found, and fails when that is anything.
-pub(crate) fn run(command: &EnvoyCommand) -> Result<ExitCode, Error> {
-    let EnvoyCommand::Lint(options) = command;
+pub(crate) fn run(options: &LintOptions) -> Result<ExitCode, Error> {
     let mut clean = true;
     let mut reports = Vec::new();
     for file in &options.files {

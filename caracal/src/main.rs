@@ -9,6 +9,8 @@ mod data;
 mod doctor;
 mod egress;
 mod envoy;
+mod envoy_bootstrap;
+mod envoy_command;
 mod envoy_lint;
 mod error;
 mod gateway;
@@ -50,7 +52,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Down { data } => status::down(&data.folder()?),
-        Command::Envoy { command } => envoy_lint::run(&command),
+        Command::Envoy { command } => envoy_command::run(&command),
         Command::GuardedEnvoy { command } => Err(envoy::become_guarded(&command)),
         Command::Doctor(options) => block_on(doctor::doctor(&options))?,
         Command::Run(options) => Ok(run::become_command(block_on(run::prepare(*options))??)),

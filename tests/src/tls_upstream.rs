@@ -29,6 +29,14 @@ impl Authority {
     pub fn write(&self, file: &Path) {
         std::fs::write(file, self.0.pem()).unwrap();
     }
+
+    /// Writes a certificate for this name or address, and its key.
+    pub fn certify(&self, name: &str, certificate: &Path, key: &Path) {
+        let pair = KeyPair::generate().unwrap();
+        let signed = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&pair, &self.0).unwrap();
+        std::fs::write(certificate, signed.pem()).unwrap();
+        std::fs::write(key, pair.serialize_pem()).unwrap();
+    }
 }
 
 impl Default for Authority {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod away;
+mod network;
 mod support;
 
 use caracal_tests::{Authority, TlsUpstream, Upstream, World};

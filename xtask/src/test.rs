@@ -39,6 +39,8 @@ pub(crate) struct Passed {
 pub(crate) enum TestError {
     #[error("not one test ran, so nothing was shown")]
     NoneRan,
+    #[error("no test of these has `{0}` in its name, so nothing was shown")]
+    NoneNamed(String),
     #[error("could not read {path}: {source}")]
     ReadLog { path: PathBuf, source: std::io::Error },
 }
@@ -48,6 +50,9 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<(), Er
     let selection = Selection::of(options);
     let progress = Progress::new(workspace, selection.plan());
     let passed = run_selected(workspace, &progress, &selection)?;
+    if passed.total() == 0 {
+        return Err(TestError::NoneNamed(selection.filter.unwrap_or_default()).into());
+    }
     report_success(&format!("{passed} in {}", progress.elapsed()));
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! twice is known by its number, and a number that never comes is recorded as a gap.
 
 use crate::chain::ChainKey;
-use crate::ingest::{Sealed, append_all};
+use crate::ingest::{BATCH, Sealed, append_all};
 use crate::service::Audit;
 use axum::Json;
 use axum::body::Body;
@@ -25,8 +25,6 @@ use std::sync::Arc;
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// The most events in one call.
 const MAX_EVENTS: usize = 1_000;
-/// The most events that are written in one transaction: other writers wait for as long as that takes.
-const MAX_AT_ONCE: usize = 64;
 /// The most bytes of JSON that one shared object may have.
 const MAX_SHARED: usize = 16 * 1024;
 /// The longest name of a worker, an incarnation, a type, a status, a reason or a request, in bytes.
@@ -205,8 +203,6 @@ async fn accept(audit: &Audit, request: Request<Body>) -> Result<i64, Refusal> {
 /// An event and its number, ready for the ledger.
 struct Told {
     seq: i64,
-    /// The zone, in which a gap before it is told of.
-    zone: String,
     event: Sealed,
 }
 
@@ -214,8 +210,7 @@ impl Told {
     fn all(events: Vec<GatewayEvent>, stream: &Stream, now: i64) -> Vec<Self> {
         let told = |event: GatewayEvent| {
             let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
-            let event = event.into_audit_event(stream);
-            Self { seq, zone: event.zone_id.clone(), event: Sealed::new(event, now) }
+            Self { seq, event: Sealed::new(event.into_audit_event(stream), now) }
         };
         events.into_iter().map(told).collect()
     }
@@ -232,7 +227,7 @@ async fn write(
 ) -> Result<i64, ReceiveError> {
     let (stream, mut proof) = (Arc::new(stream), Some(proof));
     loop {
-        let rest = events.split_off(events.len().min(MAX_AT_ONCE));
+        let rest = events.split_off(events.len().min(BATCH));
         let (stream, key, proof) = (Arc::clone(&stream), key.clone(), proof.take());
         let acknowledged: i64 = store
             .write(move |tx| {
@@ -242,7 +237,7 @@ async fn write(
                     {
                         return Err(ReceiveError::Replayed);
                     }
-                    stream.append(tx, &key, events).await
+                    stream.append(tx, key, events).await
                 })
             })
             .await?;
@@ -270,7 +265,7 @@ impl Stream {
     async fn append(
         &self,
         tx: &mut WriteTx<'_>,
-        key: &ChainKey,
+        key: ChainKey,
         events: Vec<Told>,
     ) -> Result<i64, ReceiveError> {
         let row: Option<(i64, i64)> = sqlx::query_as(
@@ -285,13 +280,13 @@ impl Stream {
         let (before, mut missing) = row.unwrap_or((0, 0));
         let (mut acknowledged, now) = (before, tx.now());
         let mut new = Vec::with_capacity(events.len());
-        for Told { seq, zone, event } in events {
+        for Told { seq, event } in events {
             if seq <= acknowledged {
                 continue;
             }
             if seq > acknowledged + 1 {
                 missing += seq - acknowledged - 1;
-                new.push(Sealed::new(self.gap(&zone, acknowledged + 1, seq - 1, now), now));
+                new.push(Sealed::new(self.gap(event.zone(), acknowledged + 1, seq - 1, now), now));
             }
             new.push(event);
             acknowledged = seq;

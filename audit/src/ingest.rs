@@ -10,7 +10,7 @@ use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
 /// How many events one transaction takes: other writers wait for as long as that takes.
-const BATCH: i64 = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Takes one batch. Answers whether more may wait; if not, nothing waited that was written before the call.
 ///
@@ -20,14 +20,14 @@ async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
     let waiting: Vec<(String, String)> = {
         let mut connection = store.read().await?;
         sqlx::query_as("SELECT id, event_json FROM audit_outbox ORDER BY id LIMIT $1")
-            .bind(BATCH)
+            .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
             .fetch_all(&mut *connection)
             .await?
     };
     if waiting.is_empty() {
         return Ok(false);
     }
-    let full = i64::try_from(waiting.len()).is_ok_and(|count| count >= BATCH);
+    let full = waiting.len() >= BATCH;
     let now = store.now();
     let ready: Vec<Ready> = waiting.into_iter().map(|(id, json)| Ready::new(id, json, now)).collect();
     let key = key.clone();
@@ -57,10 +57,10 @@ pub(crate) async fn catch_up(store: &Store, key: &ChainKey) -> Result<(), StoreE
 /// Puts events that are new, and under ids of our own making, at the end of their chains.
 pub(crate) async fn append_all(
     tx: &mut WriteTx<'_>,
-    key: &ChainKey,
+    key: ChainKey,
     events: Vec<Sealed>,
 ) -> Result<(), StoreError> {
-    let mut batch = Batch::new(key.clone(), HashSet::new());
+    let mut batch = Batch::new(key, HashSet::new());
     for event in events {
         batch.append(tx, event).await?;
     }
@@ -102,6 +102,11 @@ impl Sealed {
     pub(crate) fn new(event: AuditEvent, ingested_at: i64) -> Self {
         let content = crate::canonical::to_text(&content_of(&event, ingested_at));
         Self { event, ingested_at, content }
+    }
+
+    /// The zone in whose chain it stands.
+    pub(crate) fn zone(&self) -> &str {
+        &self.event.zone_id
     }
 }
 

@@ -43,9 +43,10 @@ impl Figure {
         Self { name: name.into(), value, unit, goal: None, outcome: None }
     }
 
-    /// The figure with a goal, and whether it is reached.
+    /// The figure with a goal, where there is one, and whether it is reached.
     #[must_use]
-    pub(crate) fn with_goal(mut self, goal: Goal) -> Self {
+    pub(crate) fn with_goal(mut self, goal: impl Into<Option<Goal>>) -> Self {
+        let Some(goal) = goal.into() else { return self };
         let met = match goal {
             Goal::AtLeast(least) => self.value >= least,
             Goal::AtMost(most) => self.value <= most,

@@ -332,8 +332,7 @@ fn push(figures: &mut Figures, rounds: &[Vec<Report>]) {
     let share = |one: Vec<f64>, other: Vec<f64>| median(one.iter().zip(&other).map(|(a, b)| a / b).collect());
     for (name, one, other, goal) in SHARES {
         let value = share(of(one, &|report| report.rate), of(other, &|report| report.rate));
-        let figure = Figure::new(name, value, "times");
-        figures.push(goal.into_iter().fold(figure, |figure, goal| figure.with_goal(Goal::AtLeast(goal))));
+        figures.push(Figure::new(name, value, "times").with_goal(goal.map(Goal::AtLeast)));
         // The same by Envoy's own processor time: what holds on a machine with something else to do.
         let value = share(of(other, &|report| report.server_us), of(one, &|report| report.server_us));
         figures.push(Figure::new(format!("{name}_by_time"), value, "times"));

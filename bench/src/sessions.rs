@@ -281,11 +281,7 @@ impl Bench<'_> {
 
 pub(crate) fn push(figures: &mut Figures, kind: &str, report: &Report, p50: Option<Goal>) {
     figures.push(Figure::new(format!("{kind}_rate"), report.rate, "1/s"));
-    let figure = Figure::new(format!("{kind}_p50"), report.latency_ms(0.5), "ms");
-    figures.push(match p50 {
-        Some(goal) => figure.with_goal(goal),
-        None => figure,
-    });
+    figures.push(Figure::new(format!("{kind}_p50"), report.latency_ms(0.5), "ms").with_goal(p50));
     figures.push(Figure::new(format!("{kind}_p99"), report.latency_ms(0.99), "ms"));
     figures.push(Figure::new(format!("{kind}_server_time"), report.server_us, "us"));
     figures.push(Figure::new(format!("{kind}_taken_by_others"), report.others_percent, "%"));

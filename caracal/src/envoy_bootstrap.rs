@@ -10,7 +10,7 @@ use caracal_envoy::{
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use clap::Args;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -125,7 +125,7 @@ impl BootstrapFlags {
         }
         let shape = Shape::Gateway(gateway);
         let mut options = BootstrapOptions::new(self.gateway_id.clone(), shape, self.module.clone());
-        options.listener = of_address(self.listen);
+        options.listener = self.listen.into();
         options.admin = match &self.admin_socket {
             Some(path) => Admin::Socket(path.clone()),
             None => Admin::Port(Endpoint::loopback(self.admin_port.unwrap_or_default())),
@@ -141,9 +141,9 @@ impl BootstrapFlags {
     /// The addresses that no upstream may have. A name has none that could be told here.
     fn protected(&self) -> Vec<Endpoint> {
         let services = [&self.sts, &self.audit].into_iter().cloned();
-        let numeric = services.filter(|endpoint| endpoint.host.parse::<IpAddr>().is_ok());
+        let numeric = services.filter(Endpoint::is_address);
         let admin = self.admin_port.filter(|port| *port != 0).map(Endpoint::loopback);
-        numeric.chain(admin).chain(self.fixed.protect.iter().copied().map(of_address)).collect()
+        numeric.chain(admin).chain(self.fixed.protect.iter().copied().map(Endpoint::from)).collect()
     }
 }
 
@@ -166,10 +166,6 @@ impl XdsFlags {
 
 fn given<'a>(name: &'static str, file: Option<&'a Path>) -> Result<&'a Path, Error> {
     file.ok_or_else(|| Error::Setting { name, why: "is needed with --xds".to_owned() })
-}
-
-fn of_address(address: SocketAddr) -> Endpoint {
-    Endpoint::new(address.ip().to_string(), address.port())
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
 use caracal_envoy::xds::{
-    Lookup, NetworkError, NetworkFile, NetworkFiles, NetworkListener, XdsOptions, XdsServer,
+    Lookup, NetworkError, NetworkFile, NetworkFiles, NetworkListener, Status, XdsOptions, XdsServer,
+    read_status,
 };
 use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions};
 use caracal_mandate::gateway_signature::GatewayKey;
@@ -12,6 +13,7 @@ use caracal_store::Store;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the Gateway's listener, routes and clusters come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -137,6 +139,14 @@ pub(crate) async fn server(
         Some(network) => server.with_network(network),
         None => server,
     })
+}
+
+/// What the xDS server of this socket says of itself, or why it does not.
+pub(crate) async fn status(socket: &Path, patience: Duration) -> Result<Status, String> {
+    match tokio::time::timeout(patience, read_status(socket)).await {
+        Ok(told) => told.map_err(|error| error.to_string()),
+        Err(_) => Err("timeout".to_owned()),
+    }
 }
 
 /// The socket that the embedded gateway takes its configuration from, if it does.

@@ -3,10 +3,11 @@
 use crate::admin_client::reachable;
 use crate::envoy::admin_client;
 use crate::error::Error;
+use crate::gateway;
 use crate::output::{failure, success};
 use crate::probe::{Probe, client, probe};
 use crate::runtime::Running;
-use caracal_envoy::xds::{Status, read_status};
+use caracal_envoy::xds::Status;
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -112,14 +113,12 @@ pub(crate) fn down(folder: &Path) -> Result<ExitCode, Error> {
 
 /// A gateway that is not connected, or does not take what it is told, is what an operator has to see.
 async fn configuration(socket: &Path) -> Configuration {
-    let status = match tokio::time::timeout(PATIENCE, read_status(socket)).await {
-        Ok(Ok(status)) => status,
-        Ok(Err(error)) => return Configuration { ok: false, detail: error.to_string(), status: None },
-        Err(_) => return Configuration { ok: false, detail: "timeout".to_owned(), status: None },
+    let status = match gateway::status(socket, PATIENCE).await {
+        Ok(status) => status,
+        Err(detail) => return Configuration { ok: false, detail, status: None },
     };
-    let connected = status.gateways.values().filter(|gateway| gateway.streams > 0);
-    let connected: Vec<_> = connected.collect();
-    let rejecting = connected.iter().filter(|gateway| !gateway.rejected.is_empty()).count();
+    let connected: Vec<_> = status.connected().collect();
+    let rejecting = connected.iter().filter(|(_, gateway)| !gateway.rejected.is_empty()).count();
     let detail = format!(
         "{} resources, {} left out; gateways: {} connected, {rejecting} rejecting",
         status.resources,

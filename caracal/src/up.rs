@@ -119,8 +119,7 @@ fn bootstrap(
 
 /// Where this machine reaches what listens there.
 fn reach(address: SocketAddr) -> Endpoint {
-    let ip = if address.ip().is_unspecified() { [127, 0, 0, 1].into() } else { address.ip() };
-    Endpoint::new(ip.to_string(), address.port())
+    if address.ip().is_unspecified() { Endpoint::loopback(address.port()) } else { address.into() }
 }
 
 fn running(services: &Services, envoy: &Envoy, envoy_admin: PathBuf) -> Running {

@@ -45,7 +45,7 @@ fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
 
 /// How the address of a service of ours is found.
 pub(crate) fn discovery(endpoint: &Endpoint) -> &'static str {
-    if endpoint.host.parse::<std::net::IpAddr>().is_ok() { "STATIC" } else { "STRICT_DNS" }
+    if endpoint.is_address() { "STATIC" } else { "STRICT_DNS" }
 }
 
 /// The two clusters that go wherever `:authority` says.
@@ -146,10 +146,7 @@ pub(crate) fn resource(
 
 /// The addresses of a name, as Envoy is told them.
 pub(crate) fn endpoints(name: &str, addresses: &[SocketAddr]) -> Value {
-    let endpoint = |address: &SocketAddr| {
-        let address = Endpoint::new(address.ip().to_string(), address.port());
-        json!({"endpoint": {"address": self::address(&address)}})
-    };
+    let endpoint = |known: &SocketAddr| json!({"endpoint": {"address": address(&Endpoint::from(*known))}});
     let all: Vec<Value> = addresses.iter().map(endpoint).collect();
     json!({"cluster_name": name, "endpoints": [{"lb_endpoints": all}]})
 }

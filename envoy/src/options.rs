@@ -1,7 +1,7 @@
 //! What a bootstrap is rendered from.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -22,10 +22,22 @@ impl Endpoint {
         Self { host: host.into(), port }
     }
 
+    /// Whether the host is an address, and no name.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+
     /// A port on the loopback interface.
     #[must_use]
     pub fn loopback(port: u16) -> Self {
         Self::new("127.0.0.1", port)
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address.ip().to_string(), address.port())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Whether gateways follow the configuration that they are told (xDS).
 
 use super::report::{Check, Section};
-use caracal_envoy::xds::{Status, read_status};
+use crate::gateway;
+use caracal_envoy::xds::Status;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,17 +11,16 @@ const LEFT_OUT: &str = "resources left out";
 
 /// Asks the xDS server, which may take so long to answer.
 pub(super) async fn examine(socket: &Path, patience: Duration) -> Vec<Check> {
-    let why = match tokio::time::timeout(patience, read_status(socket)).await {
-        Ok(Ok(status)) => return judge(&status),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "timeout".to_owned(),
+    let why = match gateway::status(socket, patience).await {
+        Ok(status) => return judge(&status),
+        Err(why) => why,
     };
     let advice = "gateways keep what they had; the log of `caracal up` tells why its xDS server ended";
     vec![Check::fail(Section::Readiness, FOLLOWED, why, advice)]
 }
 
 fn judge(status: &Status) -> Vec<Check> {
-    let connected: Vec<_> = status.gateways.iter().filter(|(_, gateway)| gateway.streams > 0).collect();
+    let connected: Vec<_> = status.connected().collect();
     let rejected = connected.iter().find_map(|(id, gateway)| {
         gateway.rejected.iter().next().map(|(kind, rejection)| (id, kind, &rejection.message))
     });

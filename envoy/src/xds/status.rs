@@ -32,6 +32,13 @@ pub struct Status {
     pub gateways: BTreeMap<String, GatewayStatus>,
 }
 
+impl Status {
+    /// The gateways that follow now.
+    pub fn connected(&self) -> impl Iterator<Item = (&String, &GatewayStatus)> {
+        self.gateways.iter().filter(|(_, gateway)| gateway.streams > 0)
+    }
+}
+
 /// A resource that was left out.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LeftOutStatus {

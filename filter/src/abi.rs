@@ -98,6 +98,7 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
 }
 
 fn done(status: u32) -> Done {
@@ -254,6 +255,12 @@ pub(crate) fn increment(id: u32, offset: i64) -> Done {
     done(unsafe { proxy_increment_metric(id, offset) })
 }
 
+/// What a metric shows now.
+pub(crate) fn metric(id: u32) -> Result<u64, Status> {
+    let mut value = 0;
+    done(unsafe { proxy_get_metric(id, &raw mut value) }).map(|()| value)
+}
+
 /// A map as the host reads it: how many, all sizes, and then names and values, each with a zero byte after it.
 fn serialized(map: &[(&str, &str)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
@@ -271,7 +278,8 @@ fn serialized(map: &[(&str, &str)]) -> Vec<u8> {
 /// Memory that the host writes into, for [`read`] to take over.
 #[cfg(target_arch = "wasm32")]
 pub(crate) fn allocate(size: usize) -> *mut u8 {
-    Box::into_raw(vec![0_u8; size].into_boxed_slice()).cast()
+    // The host fills all of it before anybody reads it.
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use caracal_mandate::hash::Quick;
 
 use crate::host::{AnswerSize, CallToken, EnvoyHost, Host};
-use crate::request::{Flow, Request};
+use crate::request::{Ended, Flow, Request};
 use crate::root::Root;
 
 /// A stream; `None` while it is being handled.
@@ -109,15 +109,17 @@ impl Contexts {
     /// A context is gone.
     pub(crate) fn delete(&self, context: u32) {
         let slot = self.streams.borrow_mut().remove(&context);
+        let mut passed = false;
         match slot {
-            Some(Some(mut request)) => request.on_end(),
+            Some(Some(mut request)) => passed = request.on_end() == Ended::Passed,
             // Whoever handles it now ends it.
             Some(None) => {}
             None => self.roots.borrow_mut().retain(|(root, _)| *root != context),
         }
         self.host.forget_calls(context);
-        // Where nothing else is under way, who looks at the metrics next sees all of it.
-        if self.streams.borrow().is_empty() {
+        // Of what was refused or cut off, who looks at the metrics next sees all, where nothing else is under way. That
+        // requests pass is told with the next tick.
+        if !passed && self.streams.borrow().is_empty() {
             self.host.flush();
         }
     }

@@ -165,7 +165,7 @@ impl FeedPoller {
         }
         let status =
             Status { generation, polled_at: host.now(), lineage: self.lineage, time: self.state.time };
-        host.share(snapshot::STATUS_KEY, &status.to_bytes());
+        snapshot::share_status(host, status);
     }
 
     fn share_delta(&mut self, host: &dyn Host, generation: Generation, text: &[u8]) {

@@ -155,6 +155,9 @@ pub trait Host {
     fn count(&self, metric: &str, by: u64);
     /// Sets a gauge.
     fn gauge(&self, metric: &str, value: u64);
+    /// What a gauge was set to last, by whichever VM; 0 where that is not known. Unlike what is shared it comes without
+    /// memory that the host has to ask for.
+    fn gauge_now(&self, metric: &str) -> u64;
 }
 
 /// A metric that is in use.
@@ -385,5 +388,11 @@ impl Host for EnvoyHost {
         self.metric(kind::GAUGE, metric, |metric| {
             let _: Done = abi::record(metric.id, value);
         });
+    }
+
+    fn gauge_now(&self, metric: &str) -> u64 {
+        let mut value = 0;
+        self.metric(kind::GAUGE, metric, |metric| value = abi::metric(metric.id).unwrap_or(0));
+        value
     }
 }

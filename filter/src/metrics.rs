@@ -27,6 +27,8 @@ pub const FEED_POLLS: &str = "caracal_gateway_feed_polls_total";
 pub const FEED_ERRORS: &str = "caracal_gateway_feed_errors_total";
 /// The generation that is applied.
 pub const FEED_GENERATION: &str = "caracal_gateway_feed_generation";
+/// Another number with every status that the singleton shares; no more than that. See [`crate::snapshot`].
+pub const FEED_MARK: &str = "caracal_gateway_feed_mark";
 /// Revoked anchors that are remembered.
 pub const REVOCATIONS_ACTIVE: &str = "caracal_gateway_revocations_active";
 /// 1 when Envoy verifies signatures, 0 when Rust inside the VM does.

@@ -154,8 +154,9 @@ impl Root {
             Self::Feed(poller) => poller.on_tick(host),
             Self::Filter(worker) => {
                 host.gauge(metrics::WORKER_MEMORY, memory_bytes());
-                if let Feed::Own(poller) = &mut *worker.view.borrow_mut() {
-                    poller.on_tick(host);
+                match &mut *worker.view.borrow_mut() {
+                    Feed::Own(poller) => poller.on_tick(host),
+                    Feed::Shared(view) => view.look_again(),
                 }
                 worker.evidence.borrow_mut().on_tick(host, &worker.key);
                 let mut live = worker.live.borrow_mut();

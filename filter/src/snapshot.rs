@@ -7,16 +7,21 @@
 //! | `snapshot/<n>` | lineage, then the next part, as a delta of the same generation; nothing after the last one |
 //! | `delta/<generation % 256>` | lineage, then the answer in JSON that led to that generation |
 //!
-//! A worker reads `status` once per request. Only when generation or lineage moved does it read more:
-//! the deltas from its own generation on, or the snapshot and the deltas after it. The lineage changes
-//! with every snapshot that the STS sends, so that generations which start over cannot be mistaken. The
-//! snapshot is in parts because memory that a VM once needed is never given back.
+//! A worker looks at the mark on every request: a gauge that is set to another number after every write of `status`. Only
+//! when it moved does the worker read `status`, and only when generation or lineage moved does it read more: the deltas from
+//! its own generation on, or the snapshot and the deltas after it. The lineage changes with every snapshot that the STS
+//! sends, so that generations which start over cannot be mistaken. The snapshot is in parts because memory that a VM once
+//! needed is never given back.
+//!
+//! The mark only spares reading the same `status` again. One that cannot be read, is 0, or was set by anybody else is another
+//! number, and `status` is read; it is read anew after every tick as well, whatever the mark says.
 
 use caracal_mandate::epoch::Generation;
 use caracal_mandate::feed::{FeedResponse, FeedState, ZoneFeed};
 
 use crate::feed::FeedPoller;
 use crate::host::Host;
+use crate::metrics::FEED_MARK;
 use crate::wire;
 
 /// Key of the status.
@@ -27,6 +32,8 @@ pub const SNAPSHOT_KEY: &str = "snapshot";
 const RESOURCES_IN_PART: usize = 100;
 /// The most revoked anchors in one part of a snapshot.
 const ANCHORS_IN_PART: usize = 1_000;
+/// A mark that says nothing.
+const NO_MARK: u64 = 0;
 /// How many deltas have a key of their own.
 const DELTA_SLOTS: u64 = 256;
 
@@ -92,7 +99,7 @@ pub fn with_lineage(lineage: u64, text: &[u8]) -> Vec<u8> {
     [&lineage.to_le_bytes()[..], text].concat()
 }
 
-/// What is read on every request.
+/// What a request is judged by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Status {
     /// The newest generation.
@@ -181,12 +188,28 @@ impl Feed {
 pub struct View {
     state: FeedState,
     lineage: u64,
+    /// The status as it was read last, and the mark from before.
+    read: Option<(u64, Status)>,
 }
 
 impl View {
+    /// The next one reads what is shared, whatever the mark says.
+    pub(crate) fn look_again(&mut self) {
+        self.read = None;
+    }
+
     fn caught_up(&mut self, host: &dyn Host) -> Result<Status, Stale> {
+        // First the mark: if the status is written in between, it is read once more under the next one.
+        let mark = host.gauge_now(FEED_MARK);
+        if let Some((known, status)) = self.read
+            && known == mark
+        {
+            return Ok(status);
+        }
+        self.read = None;
         let status = host.shared(STATUS_KEY).and_then(|bytes| Status::from_bytes(&bytes)).ok_or(Stale)?;
         self.catch_up(host, status)?;
+        self.read = (mark != NO_MARK).then_some((mark, status));
         Ok(status)
     }
 
@@ -259,6 +282,15 @@ impl View {
         }
         Some(())
     }
+}
+
+/// Shares a status, and only then lets workers know.
+pub fn share_status(host: &dyn Host, status: Status) {
+    host.share(STATUS_KEY, &status.to_bytes());
+    let mut bytes = [0_u8; 8];
+    let mark = if host.random(&mut bytes) { u64::from_le_bytes(bytes) } else { NO_MARK };
+    // Whoever shows metrics may hold them as floating point numbers, which are exact up to 53 bits.
+    host.gauge(FEED_MARK, mark >> 11);
 }
 
 fn read(host: &dyn Host, key: &str, lineage: u64) -> Option<FeedResponse> {

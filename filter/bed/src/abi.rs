@@ -427,6 +427,12 @@ fn define_metrics(linker: &mut Linker<State>) -> Result<()> {
             Ok(())
         })
     })?;
+    linker.func_wrap("env", "proxy_get_metric", |host: Host<'_>, id: u32, at: u32| {
+        act(host, "proxy_get_metric", |host| {
+            let found = host.data().world.0.borrow().metrics.get(id as usize).map(|(_, _, value)| *value);
+            write(host, at, &found.ok_or(Failed(NOT_FOUND))?.to_le_bytes())
+        })
+    })?;
     linker.func_wrap("env", "proxy_increment_metric", |host: Host<'_>, id: u32, by: u64| {
         act(host, "proxy_increment_metric", |host| {
             let mut inner = host.data().world.0.borrow_mut();

@@ -37,6 +37,8 @@ pub struct Costs {
     pub delivery: Cost,
     /// A tick without anything to do.
     pub idle_tick: Cost,
+    /// What crosses between host and module for a warm request, in order.
+    pub order: Vec<&'static str>,
 }
 
 impl Cost {
@@ -85,15 +87,20 @@ impl Costs {
     pub fn measure(module: &Module) -> Result<Self, Trap> {
         let mut process = Process::start(module, &sidecar(), 1)?;
         process.pass(300)?;
-        let warm = mandate(&process);
+        let seen = mandate(&process);
         // The first ones make room: of the heap, of tables, of the evidence.
         let rehearsal: Vec<String> = (0..REQUESTS).map(|_| mandate(&process)).collect();
-        for mandate in rehearsal.iter().chain([&warm, &warm]) {
+        for mandate in rehearsal.iter().chain([&seen, &seen]) {
             call(&mut process, mandate)?;
         }
         process.pass(300)?;
-        let warm = counted(&mut process, |process| (0..REQUESTS).try_for_each(|_| call(process, &warm)))?;
+        let warm = counted(&mut process, |process| (0..REQUESTS).try_for_each(|_| call(process, &seen)))?;
         let delivery = counted(&mut process, |process| process.pass(25))?;
+        call(&mut process, &seen)?;
+        process.world.watch();
+        call(&mut process, &seen)?;
+        let order = process.world.watched();
+        process.pass(25)?;
         let never_seen: Vec<String> = (0..REQUESTS).map(|_| mandate(&process)).collect();
         let never_seen = counted(&mut process, |process| {
             never_seen.iter().try_for_each(|mandate| call(process, mandate))
@@ -101,7 +108,7 @@ impl Costs {
         process.pass(300)?;
         let mut idle_tick = counted(&mut process, |process| process.workers[0].tick())?;
         idle_tick.requests = 1;
-        Ok(Self { warm, never_seen, delivery, idle_tick })
+        Ok(Self { warm, never_seen, delivery, idle_tick, order })
     }
 
     /// Everything, to read.
@@ -117,6 +124,10 @@ impl Costs {
             let (fuel, crossings) = (cost.fuel(), cost.crossings());
             writeln!(text, "{name}: {fuel} fuel, {crossings:.2} crossings\n{}", cost.table())
                 .expect("a line");
+        }
+        writeln!(text, "what crosses for a warm request, in order").expect("a line");
+        for name in &self.order {
+            writeln!(text, "  {name}").expect("a line");
         }
         text
     }

@@ -264,6 +264,7 @@ impl Vm {
         self.store.data_mut().context = context;
         let Export { name, function: Some(function) } = export(&self.exports) else { return Ok(None) };
         let (name, function) = (*name, function.clone());
+        self.store.data().world.crosses(name);
         if self.metered {
             self.store.set_fuel(TANK).expect("a meter");
         }

@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) called: BTreeMap<&'static str, Used>,
     /// The one that is being called.
     current: &'static str,
+    /// What crosses between host and module, in order; `None` unless it is looked at.
+    crossings: Option<Vec<&'static str>>,
     pub(crate) verifies: bool,
     pub(crate) random: u64,
 }
@@ -64,6 +66,7 @@ impl World {
             faults: HashMap::new(),
             called: BTreeMap::new(),
             current: "",
+            crossings: None,
             verifies: true,
             random: 0x9e37_79b9_7f4a_7c15,
         })))
@@ -131,6 +134,14 @@ impl World {
         inner.metrics.iter().find(|(_, known, _)| known == name).map_or(0, |(_, _, value)| *value)
     }
 
+    /// Sets a metric that is there, as any VM of the process could.
+    pub fn set_metric(&self, name: &str, value: i64) {
+        let mut inner = self.0.borrow_mut();
+        for metric in inner.metrics.iter_mut().filter(|(_, known, _)| known == name) {
+            metric.2 = value;
+        }
+    }
+
     /// Everything that was logged.
     #[must_use]
     pub fn logs(&self) -> Vec<String> {
@@ -155,8 +166,27 @@ impl World {
         std::mem::take(&mut self.0.borrow_mut().called)
     }
 
+    /// Looks at what crosses between host and module from now on.
+    pub fn watch(&self) {
+        self.0.borrow_mut().crossings = Some(Vec::new());
+    }
+
+    /// What crossed since, in order: functions of the module, of the host, and memory that the host asked for.
+    #[must_use]
+    pub fn watched(&self) -> Vec<&'static str> {
+        self.0.borrow_mut().crossings.take().unwrap_or_default()
+    }
+
+    /// Notes that something crosses.
+    pub(crate) fn crosses(&self, function: &'static str) {
+        if let Some(crossings) = &mut self.0.borrow_mut().crossings {
+            crossings.push(function);
+        }
+    }
+
     /// Notes that a function is called; its status, where it is to fail.
     pub(crate) fn enter(&self, function: &'static str) -> Option<u32> {
+        self.crosses(function);
         let mut inner = self.0.borrow_mut();
         inner.called.entry(function).or_default().calls += 1;
         inner.current = function;
@@ -170,6 +200,7 @@ impl World {
 
     /// Notes that the function asks the module for memory.
     pub(crate) fn allocates(&self) {
+        self.crosses("proxy_on_memory_allocate");
         self.note(|used| used.allocations += 1);
     }
 

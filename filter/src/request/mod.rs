@@ -44,6 +44,15 @@ pub enum Flow {
     Pause,
 }
 
+/// How a stream was, once it is over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// It was forwarded, and nothing happened to it.
+    Passed,
+    /// Anything else.
+    Otherwise,
+}
+
 enum Stage {
     New,
     /// The body is gathered, up to so many bytes.
@@ -311,7 +320,7 @@ impl Request {
     }
 
     /// The stream is over, however it ended.
-    pub fn on_end(&mut self) {
+    pub fn on_end(&mut self) -> Ended {
         match &self.stage {
             Stage::New | Stage::Refused | Stage::Tried | Stage::Broken => {}
             Stage::Reading(_) | Stage::Asking(_) => self.record.cancelled(),
@@ -324,6 +333,8 @@ impl Request {
             self.worker.live.borrow_mut().remove(context);
         }
         self.write_record();
+        let passed = matches!(self.stage, Stage::Forwarded(_)) && self.record.interrupted().is_none();
+        if passed { Ended::Passed } else { Ended::Otherwise }
     }
 
     /// Why it was cut off while it was silent, if it was.

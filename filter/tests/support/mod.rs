@@ -204,6 +204,9 @@ impl Host for FakeHost {
     fn gauge(&self, metric: &str, value: u64) {
         self.gauges.borrow_mut().insert(metric.to_owned(), value);
     }
+    fn gauge_now(&self, metric: &str) -> u64 {
+        self.gauges.borrow().get(metric).copied().unwrap_or(0)
+    }
 }
 
 pub(crate) const ANSWERED: AnswerSize = AnswerSize { headers: 3, body: 1 };
@@ -299,7 +302,7 @@ impl World {
     pub(crate) fn share_status(&self) {
         let generation = caracal_mandate::epoch::Generation(self.generation);
         let status = Status { generation, polled_at: self.host.now.get(), lineage: self.lineage, time: NOW };
-        self.host.share(snapshot::STATUS_KEY, &status.to_bytes());
+        snapshot::share_status(self.host.as_ref(), status);
     }
 
     /// Shares one delta that revokes a session.

@@ -44,6 +44,70 @@ fn a_revocation_reaches_every_worker_with_the_next_request() {
     }
 }
 
+/// Whether a sidecar's worker lets a request pass, and how often it read what is shared for it.
+fn looks(process: &mut Process<'_>) -> (bool, u64) {
+    let before = process.world.calls_of("proxy_get_shared_data");
+    let request = process.request(&process.resource_mandate());
+    let worker = &mut process.workers[0];
+    let id = worker.open(request).unwrap();
+    worker.request_headers(id, true).unwrap();
+    let forwarded = worker.close(id).unwrap().forwarded;
+    (forwarded, process.world.calls_of("proxy_get_shared_data") - before)
+}
+
+const MARK: &str = "caracal_gateway_feed_mark";
+
+#[test]
+fn a_status_is_read_again_once_another_was_shared() {
+    let mut process = fed(&sidecar());
+    assert!(looks(&mut process).0);
+    assert_eq!(looks(&mut process), (true, 0), "the same status");
+    let mark = process.world.metric(MARK);
+    process.revoke("session-1");
+    // No worker ticks meanwhile.
+    process.serve().unwrap();
+    let other = process.world.metric(MARK);
+    assert!(mark > 0 && other > 0 && mark != other && other < 1 << 53, "{mark} {other}");
+    assert_eq!(looks(&mut process), (false, 2), "the status, and one change");
+    assert_eq!(looks(&mut process), (false, 0));
+    process.workers[0].tick().unwrap();
+    assert_eq!(looks(&mut process), (false, 1), "and once after every tick");
+}
+
+#[test]
+fn a_mark_that_says_nothing_or_anything_hides_no_change() {
+    for status in [1, 2, 10] {
+        let mut process = fed(&sidecar());
+        process.world.fail("proxy_get_metric", status);
+        assert!(looks(&mut process).0);
+        assert_eq!(looks(&mut process), (true, 1), "status {status}");
+        process.revoke("session-1");
+        process.serve().unwrap();
+        assert!(!looks(&mut process).0);
+    }
+    let mut process = fed(&sidecar());
+    for mark in [0, 7, 7, 8] {
+        // Another installation in the same Envoy has a singleton too.
+        process.world.set_metric(MARK, mark);
+        assert!(looks(&mut process).0, "{mark}");
+    }
+    process.revoke("session-1");
+    process.serve().unwrap();
+    // The worst that anybody could do: the number from before, set again.
+    process.world.set_metric(MARK, 8);
+    process.workers[0].tick().unwrap();
+    assert!(!looks(&mut process).0, "no later than the next tick");
+    // Where the singleton has no random numbers, the mark says nothing.
+    let mut process = fed(&sidecar());
+    assert!(looks(&mut process).0);
+    process.world.fail("random_get", 1);
+    process.revoke("session-1");
+    process.serve().unwrap();
+    assert_eq!(process.world.metric(MARK), 0);
+    process.world.heal();
+    assert!(!looks(&mut process).0);
+}
+
 #[test]
 fn a_worker_that_slept_catches_up_or_starts_over() {
     let mut process = fed(&sidecar());
@@ -102,9 +166,10 @@ fn an_empty_worker_refuses_until_it_has_a_snapshot() {
     process.reload(0).unwrap();
     let request = process.request(&process.mandate());
     is(&process.send(0, request).unwrap(), (401, "session revoked"));
-    // Where nothing is shared any more, nothing passes, whatever a worker knew.
+    // Where nothing is shared any more, nothing passes from the next tick on, whatever a worker knew.
     process.world.forget_shared();
     for worker in 0..2 {
+        process.workers[worker].tick().unwrap();
         let request = process.request(&process.mandate());
         is(&process.send(worker, request).unwrap(), STALE);
     }

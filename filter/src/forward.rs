@@ -52,19 +52,18 @@ impl Inbound {
 
     /// The first value of a header.
     #[must_use]
-    pub fn first(&self, name: &str) -> Option<&[u8]> {
+    pub fn first(&self, name: &'static str) -> Option<&[u8]> {
         self.values(name).next()
     }
 
     /// All values of a header.
     #[must_use]
-    pub fn all(&self, name: &str) -> Vec<&[u8]> {
+    pub fn all(&self, name: &'static str) -> Vec<&[u8]> {
         self.values(name).collect()
     }
 
-    fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let name = name.as_bytes();
-        self.headers.iter().filter(move |(header, _)| *header == name).map(|(_, value)| value)
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        self.headers.values(name)
     }
 
     /// The method.

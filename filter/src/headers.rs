@@ -41,10 +41,25 @@ impl Headers {
 
     /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let part = |from, to| self.text.get(from..to).unwrap_or_default();
-        self.places
-            .iter()
-            .map(move |place| (part(place.name, place.value.saturating_sub(1)), part(place.value, place.end)))
+        self.places.iter().map(|place| (self.name(place), self.value(place)))
+    }
+
+    /// The values of a name, in order. A request is looked through a dozen times: names of another length, which nearly all
+    /// are, are told by their places alone.
+    pub(crate) fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        let after = name.len().wrapping_add(1);
+        let named = move |place: &&Place| {
+            place.value.wrapping_sub(place.name) == after && self.name(place) == name.as_bytes()
+        };
+        self.places.iter().filter(named).map(|place| self.value(place))
+    }
+
+    fn name(&self, place: &Place) -> &[u8] {
+        self.text.get(place.name..place.value.saturating_sub(1)).unwrap_or_default()
+    }
+
+    fn value(&self, place: &Place) -> &[u8] {
+        self.text.get(place.value..place.end).unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use caracal_mandate::delivery;
+use caracal_mandate::delivery::{self, Columns};
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::http::{BodyError, Refusal, RequestId, read_body};
@@ -40,6 +40,13 @@ struct Delivery {
     /// What events have in common, so that it is said once ([`delivery`]).
     #[serde(default)]
     shared: Vec<Map<String, Value>>,
+    /// What the places of the rows mean.
+    #[serde(default)]
+    columns: Vec<String>,
+    /// Events as rows, after those that are objects.
+    #[serde(default)]
+    rows: Vec<Vec<Value>>,
+    #[serde(default)]
     events: Vec<Map<String, Value>>,
 }
 
@@ -100,8 +107,8 @@ impl TryFrom<String> for Name {
 impl Delivery {
     /// The events, each with all its members. What is shared must not make more of a small call than a call may hold.
     fn whole_events(&mut self) -> Result<Vec<GatewayEvent>, String> {
-        if self.events.len() > MAX_EVENTS {
-            return Err(format!("events: at most {MAX_EVENTS} in one call"));
+        if self.events.len().saturating_add(self.rows.len()) > MAX_EVENTS {
+            return Err(format!("events and rows: at most {MAX_EVENTS} in one call"));
         }
         for (index, shared) in self.shared.iter().enumerate() {
             let size = serde_json::to_vec(shared).map_or(usize::MAX, |json| json.len());
@@ -109,14 +116,24 @@ impl Delivery {
                 return Err(format!("shared[{index}]: at most {MAX_SHARED} bytes"));
             }
         }
+        let decisions = match &self.incarnation {
+            Incarnation::Name(_) => None,
+            Incarnation::Number(number) => Some(delivery::decision_prefix(&self.worker.0, *number)),
+        };
+        let columns = Columns::read(&self.columns, decisions);
+        let columns = columns.ok_or("columns: one stands twice or has no meaning")?;
+        let mut events = std::mem::take(&mut self.events);
+        for (index, row) in std::mem::take(&mut self.rows).into_iter().enumerate() {
+            let event = columns.event(row);
+            events.push(event.ok_or_else(|| format!("rows[{index}]: does not fit the columns"))?);
+        }
         let whole = |(index, event)| {
             let event = delivery::whole(&self.shared, event);
             let event = event.ok_or_else(|| format!("events[{index}].as: not one of what is shared"))?;
             GatewayEvent::deserialize(Value::Object(event))
                 .map_err(|error| format!("events[{index}]: {error}"))
         };
-        let events = std::mem::take(&mut self.events).into_iter().enumerate().map(whole);
-        let events = events.collect::<Result<Vec<_>, _>>()?;
+        let events = events.into_iter().enumerate().map(whole).collect::<Result<Vec<_>, _>>()?;
         Self::check(&events)?;
         Ok(events)
     }

@@ -197,6 +197,46 @@ async fn what_events_share_is_said_once_and_recorded_with_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_are_recorded_as_the_events_that_they_are() {
+    let bench = bench().await;
+    let mut body = delivery(&[1]);
+    body["incarnation"] = json!(26);
+    let worker = body["worker"].as_str().unwrap().to_owned();
+    body["shared"] = json!([
+        {"zone_id": "z1", "event_type": "gateway_denied", "decision": "deny", "reason": "revoked",
+         "metadata": {"application_id": "b", "gateway_status": 401}},
+        {"metadata": {"jti": "j"}},
+    ]);
+    body["columns"] = json!([
+        "as",
+        "seq",
+        "occurred_at",
+        "request_id",
+        "metadata.latency_ms",
+        "decision",
+        "metadata.trace_id"
+    ]);
+    body["rows"] = json!([[0, 2, 1, "r2", 1, 255], [[0, 1], 4, 1, "r4", 2, null, "t"]]);
+    assert_eq!(bench.deliver(&body).await, (StatusCode::OK, json!({ "acknowledged": 4 })));
+    let events = bench.events("z1").await;
+    let types: Vec<&str> = events.iter().map(|(event_type, _)| event_type.as_str()).collect();
+    assert_eq!(types, ["gateway_resource_request", "gateway_denied", "evidence_gap", "gateway_denied"]);
+    let told = |at: usize| {
+        ["application_id", "reason", "jti", "latency_ms", "decision_id", "trace_id", "gateway_seq"]
+            .map(|name| events[at].1[name].clone())
+    };
+    let name = format!("{worker}-1a-ff");
+    assert_eq!(
+        told(1),
+        [json!("b"), json!("revoked"), json!(null), json!(1), json!(name), json!(null), json!(2)]
+    );
+    assert_eq!(
+        told(3),
+        [json!("b"), json!("revoked"), json!("j"), json!(2), json!(null), json!("t"), json!(4)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_a_delivery_is_refused_whole() {
     let bench = bench().await;
     let change = |path: &str, value: Value| {
@@ -212,6 +252,11 @@ async fn what_is_not_a_delivery_is_refused_whole() {
         body["events"][0]["as"] = json!(0);
         body
     };
+    let with = |member: &str, value: Value| {
+        let mut body = delivery(&[1]);
+        body[member] = value;
+        body
+    };
     let cases = [
         (
             "what is not shared",
@@ -220,6 +265,10 @@ async fn what_is_not_a_delivery_is_refused_whole() {
         ("shared, and unknown", sharing(json!({"extra": 1}))),
         ("shared, and a list", sharing(json!([]))),
         ("shared, and too large", sharing(json!({"metadata": {"x": "x".repeat(17_000)}}))),
+        ("rows without columns", with("rows", json!([[2]]))),
+        ("a column twice", with("columns", json!(["seq", "seq"]))),
+        ("a row that is none", with("rows", json!([{"seq": 2}]))),
+        ("too many in rows and events", with("rows", json!(vec![json!([]); 1_000]))),
         ("no object", json!([])),
         ("gateway", change("/gateway", json!("a b"))),
         ("worker", change("/worker", json!(""))),

@@ -1,22 +1,50 @@
-//! One decision as Audit is told of it: JSON in two parts. What it has in common with other events of the worker is written
-//! down and sent once for many of them ([`caracal_mandate::delivery`]); the rest is its own.
+//! One decision as Audit is told of it: JSON in three parts ([`caracal_mandate::delivery`]). What it has in common with other
+//! requests of the worker, and with other requests with the same mandate, is written down and sent once for many of them;
+//! the rest is its own, and becomes a row.
 
 use std::borrow::Cow;
 
-use caracal_mandate::delivery::SHARED_BY;
 use caracal_mandate::mcp::McpName;
 use caracal_mandate::verdict::DenyReason;
-use serde_json::Value;
+
+use crate::members::{Members, push_decimal, push_hex, push_text};
+
+/// What the places of a row mean: [`Event::write_own`] writes all of them but the first, which says what it shares.
+pub(crate) const COLUMNS: &str = r#"["as","seq","occurred_at","request_id","metadata.latency_ms","metadata.response_bytes","decision","metadata.trace_id","metadata.mcp","metadata.revocation_interrupted","metadata.expiry_interrupted"]"#;
 
 /// One decision (contract gateway §A18). Never path, query, header, body or token; of an MCP request, what it calls.
 #[derive(Clone, Debug, Default)]
 pub struct Event<'a> {
+    /// What it shares with events of other mandates.
+    pub common: Common<'a>,
+    /// What it shares with events of the same one.
+    pub presented: Presented<'a>,
     /// Unix milliseconds.
     pub occurred_at: u64,
-    /// The zone, as far as it is known for certain.
-    pub zone_id: Option<&'a str>,
     /// The request.
     pub request_id: &'a str,
+    /// Milliseconds to the response headers.
+    pub latency_ms: u64,
+    /// Bytes of the response body.
+    pub response_bytes: u64,
+    /// The trace.
+    pub trace_id: Option<&'a str>,
+    /// Why the stream was cut off.
+    pub interrupted: Option<DenyReason>,
+    /// The number that the name of the decision ends with.
+    pub decision_number: Option<u64>,
+    /// The messages of an MCP request, up to the one that was refused.
+    pub mcp: &'a [McpName],
+}
+
+/// Text that comes from outside.
+type Text<'a> = Option<Cow<'a, str>>;
+
+/// What a decision may have in common with decisions about other mandates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Common<'a> {
+    /// The zone, as far as it is known for certain.
+    pub zone_id: Text<'a>,
     /// `gateway_resource_request`, `gateway_denied` or `gateway_dry_run`. Of a replay the STS tells, where it is found.
     pub event_type: &'static str,
     /// `allow` or `deny`.
@@ -28,98 +56,194 @@ pub struct Event<'a> {
     /// `gateway` or `resource`.
     pub role: &'static str,
     /// The acting application.
-    pub application_id: Option<&'a str>,
+    pub application_id: Text<'a>,
     /// The resource.
-    pub resource: Option<&'a str>,
-    /// First eight bytes of SHA-256 of the token, in hex.
-    pub subject_fingerprint: Option<&'a str>,
+    pub resource: Text<'a>,
     /// `user` or `application`.
     pub subject_kind: Option<&'static str>,
-    /// The mandate's id.
-    pub jti: Option<&'a str>,
     /// The HTTP method.
-    pub method: Cow<'a, str>,
+    pub method: Text<'a>,
     /// The status that the caller got; 0 when none was sent.
     pub gateway_status: u16,
     /// `success`, `redirect`, `client_error`, `server_error` or `unknown`.
     pub result_class: Option<&'static str>,
-    /// Milliseconds to the response headers.
-    pub latency_ms: u64,
-    /// Bytes of the response body.
-    pub response_bytes: u64,
-    /// The trace.
-    pub trace_id: Option<&'a str>,
     /// The upstream's host.
-    pub upstream_host: Option<&'a str>,
+    pub upstream_host: Text<'a>,
     /// How the credential travelled.
-    pub auth_mode: Option<&'a str>,
+    pub auth_mode: Text<'a>,
     /// Whose credential it was.
-    pub provider_id: Option<&'a str>,
+    pub provider_id: Text<'a>,
     /// Through which connection.
-    pub connection_id: Option<&'a str>,
-    /// Why the stream was cut off.
-    pub interrupted: Option<DenyReason>,
+    pub connection_id: Text<'a>,
     /// Why only the STS could decide.
     pub doubt: Option<&'static str>,
-    /// The name of the decision.
-    pub decision_id: Option<&'a str>,
     /// `filter`, or `sts` where it was asked about this request.
     pub decided_by: Option<&'static str>,
-    /// The messages of an MCP request, up to the one that was refused.
-    pub mcp: &'a [McpName],
 }
 
-impl Event<'_> {
-    /// Writes what other events may say as well: a JSON object.
-    pub fn write_shared(&self, json: &mut String) {
+/// The mandate that was presented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Presented<'a> {
+    /// First eight bytes of SHA-256 of the token.
+    pub subject_fingerprint: Option<[u8; 8]>,
+    /// The mandate's id, once it was verified.
+    pub jti: Text<'a>,
+}
+
+/// A part that events share. It is written once, and then only compared.
+pub(crate) trait Shared {
+    /// The part as it is kept.
+    type Kept;
+
+    fn is(&self, kept: &Self::Kept) -> bool;
+    fn keep(&self) -> Self::Kept;
+    /// Writes it as a JSON object.
+    fn write(&self, json: &mut String);
+}
+
+fn kept(text: &Text<'_>) -> Text<'static> {
+    text.as_ref().map(|text| Cow::Owned(text.clone().into_owned()))
+}
+
+impl Shared for Common<'_> {
+    type Kept = Common<'static>;
+
+    fn is(&self, kept: &Common<'static>) -> bool {
+        self == kept
+    }
+
+    fn keep(&self) -> Common<'static> {
+        Common {
+            zone_id: kept(&self.zone_id),
+            application_id: kept(&self.application_id),
+            resource: kept(&self.resource),
+            method: kept(&self.method),
+            upstream_host: kept(&self.upstream_host),
+            auth_mode: kept(&self.auth_mode),
+            provider_id: kept(&self.provider_id),
+            connection_id: kept(&self.connection_id),
+            event_type: self.event_type,
+            decision: self.decision,
+            evaluation_status: self.evaluation_status,
+            reason: self.reason,
+            role: self.role,
+            subject_kind: self.subject_kind,
+            gateway_status: self.gateway_status,
+            result_class: self.result_class,
+            doubt: self.doubt,
+            decided_by: self.decided_by,
+        }
+    }
+
+    fn write(&self, json: &mut String) {
         let mut event = Members::begin(json);
-        event.text("zone_id", self.zone_id);
+        event.text("zone_id", self.zone_id.as_deref());
         event.word("event_type", Some(self.event_type));
         event.word("decision", Some(self.decision));
         event.word("evaluation_status", Some(self.evaluation_status));
         event.word("reason", self.reason);
         let mut metadata = event.object("metadata");
         metadata.word("role", Some(self.role));
-        metadata.text("application_id", self.application_id);
-        metadata.text("resource", self.resource);
-        metadata.text("subject_fingerprint", self.subject_fingerprint);
+        metadata.text("application_id", self.application_id.as_deref());
+        metadata.text("resource", self.resource.as_deref());
         metadata.word("subject_kind", self.subject_kind);
-        metadata.text("jti", self.jti);
-        metadata.text("method", Some(&self.method));
+        metadata.text("method", self.method.as_deref());
         metadata.number("gateway_status", u64::from(self.gateway_status));
         metadata.word("result_class", self.result_class);
-        metadata.text("upstream_host", self.upstream_host);
-        metadata.text("auth_mode", self.auth_mode);
-        metadata.text("provider_id", self.provider_id);
-        metadata.text("connection_id", self.connection_id);
+        metadata.text("upstream_host", self.upstream_host.as_deref());
+        metadata.text("auth_mode", self.auth_mode.as_deref());
+        metadata.text("provider_id", self.provider_id.as_deref());
+        metadata.text("connection_id", self.connection_id.as_deref());
         metadata.word("doubt", self.doubt);
         metadata.word("decided_by", self.decided_by);
         metadata.end();
         event.end();
     }
+}
 
-    /// Writes what it says alone, as the event with this number: the members of an object, after the one that names what
-    /// it shares.
-    pub fn write_own(&self, seq: u64, json: &mut String) {
-        let mut event = Members::go_on(json);
-        event.number("seq", seq);
-        event.number("occurred_at", self.occurred_at);
-        event.text("request_id", Some(self.request_id));
+impl Presented<'_> {
+    /// Whether no mandate was presented, so that there is nothing to say.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Presented::default()
+    }
+}
+
+impl Shared for Presented<'_> {
+    type Kept = Presented<'static>;
+
+    fn is(&self, kept: &Presented<'static>) -> bool {
+        self == kept
+    }
+
+    fn keep(&self) -> Presented<'static> {
+        Presented { jti: kept(&self.jti), subject_fingerprint: self.subject_fingerprint }
+    }
+
+    fn write(&self, json: &mut String) {
+        let mut event = Members::begin(json);
         let mut metadata = event.object("metadata");
-        metadata.number("latency_ms", self.latency_ms);
-        metadata.number("response_bytes", self.response_bytes);
-        metadata.text("trace_id", self.trace_id);
-        metadata.text("decision_id", self.decision_id);
-        if !self.mcp.is_empty() {
-            metadata.name("mcp");
-            write_mcp(self.mcp, metadata.json);
+        if let Some(fingerprint) = self.subject_fingerprint {
+            metadata.name("subject_fingerprint");
+            push_hex(metadata.json, fingerprint);
         }
-        if let Some(reason) = self.interrupted {
-            let expired = reason == DenyReason::Expiring;
-            metadata.raw(if expired { "expiry_interrupted" } else { "revocation_interrupted" }, "true");
-        }
+        metadata.text("jti", self.jti.as_deref());
         metadata.end();
         event.end();
+    }
+}
+
+impl Event<'_> {
+    /// Writes what it says alone, as the event with this number: its row after the place that says what it shares.
+    pub fn write_own(&self, seq: u64, json: &mut String) {
+        let mut row = Row { json, empty: 0 };
+        row.number(seq);
+        row.number(self.occurred_at);
+        push_text(row.place(), self.request_id);
+        row.number(self.latency_ms);
+        row.number(self.response_bytes);
+        match self.decision_number {
+            Some(number) => row.number(number),
+            None => row.skip(),
+        }
+        match self.trace_id {
+            Some(trace) => push_text(row.place(), trace),
+            None => row.skip(),
+        }
+        if self.mcp.is_empty() {
+            row.skip();
+        } else {
+            write_mcp(self.mcp, row.place());
+        }
+        if let Some(reason) = self.interrupted {
+            if reason == DenyReason::Expiring {
+                row.skip();
+            }
+            row.place().push_str("true");
+        }
+    }
+}
+
+/// Writes the places of a row; those that stay empty at the end are left out.
+struct Row<'a> {
+    json: &'a mut String,
+    empty: usize,
+}
+
+impl Row<'_> {
+    fn skip(&mut self) {
+        self.empty += 1;
+    }
+
+    fn place(&mut self) -> &mut String {
+        for _ in 0..std::mem::take(&mut self.empty) {
+            self.json.push_str(",null");
+        }
+        self.json.push(',');
+        self.json
+    }
+
+    fn number(&mut self, number: u64) {
+        push_decimal(self.place(), number);
     }
 }
 
@@ -136,125 +260,40 @@ fn write_mcp(names: &[McpName], json: &mut String) {
     json.push(']');
 }
 
-/// Writes an event whole, by what it shares (the object of this number) and what is its own.
-pub(crate) fn write_whole(shared: usize, own: &str, json: &mut String) {
-    let mut event = Members::begin(json);
-    event.number(SHARED_BY, u64::try_from(shared).unwrap_or(u64::MAX));
-    json.push_str(own);
-}
-
-/// Writes the members of a JSON object; what is absent is left out. Every request's event is written, so nothing is built
-/// in between.
-pub(crate) struct Members<'a> {
-    pub(crate) json: &'a mut String,
-    first: bool,
-}
-
-impl<'a> Members<'a> {
-    pub(crate) fn begin(json: &'a mut String) -> Self {
-        json.push('{');
-        Self { json, first: true }
-    }
-
-    fn go_on(json: &'a mut String) -> Self {
-        Self { json, first: false }
-    }
-
-    fn object(&mut self, name: &str) -> Members<'_> {
-        self.name(name);
-        Members::begin(self.json)
-    }
-
-    fn name(&mut self, name: &str) {
-        self.json.push_str(if self.first { "\"" } else { ",\"" });
-        self.first = false;
-        self.json.push_str(name);
-        self.json.push_str("\":");
-    }
-
-    pub(crate) fn text(&mut self, name: &str, text: Option<&str>) {
-        if let Some(text) = text {
-            self.name(name);
-            push_text(self.json, text);
-        }
-    }
-
-    /// Text of our own, which needs no escapes.
-    fn word(&mut self, name: &str, word: Option<&'static str>) {
-        if let Some(word) = word {
-            self.name(name);
-            self.json.push('"');
-            self.json.push_str(word);
-            self.json.push('"');
-        }
-    }
-
-    pub(crate) fn number(&mut self, name: &str, number: u64) {
-        self.name(name);
-        push_decimal(self.json, number);
-    }
-
-    /// A list of what is JSON already.
-    pub(crate) fn list<'b>(&mut self, name: &str, items: impl Iterator<Item = &'b str>) {
-        self.name(name);
-        let mut next = "[";
-        for item in items {
-            self.json.push_str(next);
-            self.json.push_str(item);
-            next = ",";
-        }
-        self.json.push_str(if next == "[" { "[]" } else { "]" });
-    }
-
-    /// A member whose value is JSON already.
-    pub(crate) fn raw(&mut self, name: &str, json: &str) {
-        self.name(name);
-        self.json.push_str(json);
-    }
-
-    pub(crate) fn end(self) {
-        self.json.push('}');
-    }
-}
-
-/// Text as JSON. Nearly all of it needs no escapes.
-fn push_text(json: &mut String, text: &str) {
-    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        json.push('"');
-        json.push_str(text);
-        json.push('"');
+/// Writes the row of an event: what it shares (the object of this number, and that of its mandate), and what is its own.
+pub(crate) fn write_row(common: usize, mandate: Option<usize>, own: &str, json: &mut String) {
+    let number = |json: &mut String, number| push_decimal(json, u64::try_from(number).unwrap_or(u64::MAX));
+    json.push('[');
+    if let Some(mandate) = mandate {
+        json.push('[');
+        number(json, common);
+        json.push(',');
+        number(json, mandate);
+        json.push(']');
     } else {
-        json.push_str(&Value::from(text).to_string());
+        number(json, common);
     }
-}
-
-fn push_decimal(json: &mut String, mut number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut count = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        count += 1;
-        if number == 0 {
-            break;
-        }
-    }
-    let digits = digits.get(digits.len() - count..).unwrap_or_default();
-    json.push_str(std::str::from_utf8(digits).unwrap_or_default());
+    json.push_str(own);
+    json.push(']');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use caracal_mandate::delivery;
+    use serde_json::Value;
 
     /// An event as Audit reads it.
     fn told(event: &Event<'_>, seq: u64) -> Value {
-        let (mut shared, mut own, mut whole) = (String::new(), String::new(), String::new());
-        event.write_shared(&mut shared);
+        let [mut common, mut mandate, mut own, mut row] = [const { String::new() }; 4];
+        event.common.write(&mut common);
+        event.presented.write(&mut mandate);
         event.write_own(seq, &mut own);
-        write_whole(0, &own, &mut whole);
-        let delivery = format!("{{\"shared\":[{shared}],\"events\":[{whole}]}}");
+        let shared = [common, mandate].join(",");
+        write_row(0, (!event.presented.is_empty()).then_some(1), &own, &mut row);
+        let delivery = format!(
+            "{{\"worker\":\"w\",\"incarnation\":26,\"shared\":[{shared}],\"columns\":{COLUMNS},\"rows\":[{row}]}}"
+        );
         delivery::events(&serde_json::from_str(&delivery).unwrap()).unwrap().remove(0)
     }
 
@@ -268,16 +307,23 @@ mod tests {
                 McpName { method: "m".to_owned(), tool: None },
             ];
             let event = Event {
+                common: Common {
+                    event_type: "gateway_denied",
+                    decision: "deny",
+                    evaluation_status: "refused",
+                    reason: Some("revoked"),
+                    role: "resource",
+                    method: Some(text.into()),
+                    gateway_status: 200,
+                    ..Common::default()
+                },
+                presented: Presented {
+                    jti: Some(text.into()),
+                    subject_fingerprint: Some([0, 1, 0x23, 0x45, 0x67, 0x89, 0xab, 0xef]),
+                },
                 occurred_at: 7,
                 request_id: text,
-                event_type: "gateway_denied",
-                decision: "deny",
-                evaluation_status: "refused",
-                reason: Some("revoked"),
-                role: "resource",
-                method: text.into(),
-                jti: Some(text),
-                gateway_status: 200,
+                decision_number: Some(255),
                 mcp: &mcp,
                 interrupted: Some(DenyReason::Revoked),
                 ..Event::default()
@@ -286,8 +332,8 @@ mod tests {
                 "seq": u64::MAX, "occurred_at": 7, "request_id": text, "event_type": "gateway_denied",
                 "decision": "deny", "evaluation_status": "refused", "reason": "revoked",
                 "metadata": {
-                    "role": "resource", "jti": text, "method": text, "gateway_status": 200, "latency_ms": 0,
-                    "response_bytes": 0, "mcp": [{ "method": text, "tool": text }, { "method": "m" }],
+                    "role": "resource", "jti": text, "subject_fingerprint": "000123456789abef", "method": text, "gateway_status": 200, "latency_ms": 0,
+                    "response_bytes": 0, "decision_id": "w-1a-ff", "mcp": [{ "method": text, "tool": text }, { "method": "m" }],
                     "revocation_interrupted": true,
                 },
             });
@@ -296,11 +342,28 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_as_they_are_formatted() {
-        for number in [0, 1, 9, 10, 99, 100, 1_700_000_000_000, u64::MAX - 1, u64::MAX] {
-            let mut json = String::new();
-            push_decimal(&mut json, number);
-            assert_eq!(json, number.to_string());
+    fn what_stands_at_the_end_of_a_row_or_is_absent_is_told_all_the_same() {
+        let trace = Some("0af7651916cd43dd8448eb211c80319c");
+        for (jti, trace_id) in [(None, None), (Some("j"), trace)] {
+            for (reason, member) in [
+                (None, None),
+                (Some(DenyReason::Revoked), Some("revocation_interrupted")),
+                (Some(DenyReason::Expiring), Some("expiry_interrupted")),
+            ] {
+                let presented = Presented { jti: jti.map(Cow::Borrowed), ..Presented::default() };
+                let event =
+                    Event { presented, request_id: "r", trace_id, interrupted: reason, ..Event::default() };
+                let told = told(&event, 1);
+                let metadata = told["metadata"].as_object().unwrap();
+                let interrupted: Vec<&str> = metadata
+                    .keys()
+                    .filter(|name| name.ends_with("_interrupted"))
+                    .map(String::as_str)
+                    .collect();
+                assert_eq!(interrupted, member.into_iter().collect::<Vec<_>>());
+                let text = |name: &str| metadata.get(name).and_then(Value::as_str);
+                assert_eq!((text("jti"), text("trace_id"), text("decision_id")), (jti, trace_id, None));
+            }
         }
     }
 }

@@ -11,8 +11,9 @@ use caracal_mandate::gateway_signature::{GatewayKey, to_hex};
 use serde_json::Value;
 
 use crate::config::{AuditConfig, FilterConfig};
-use crate::event::{Event, Members, write_whole};
+use crate::event::{self, Common, Event, Presented, Shared};
 use crate::host::{AnswerSize, CallToken, Host, Level};
+use crate::members::Members;
 use crate::metrics;
 use crate::pause::Pause;
 use crate::signed::{SignedCall, send};
@@ -42,12 +43,55 @@ fn push_hex(text: &mut String, number: u64) {
     }
 }
 
+/// Parts that the latest events shared, newest first, with their texts.
+struct Recent<T>(VecDeque<(T, Rc<str>)>);
+
+impl<T> Recent<T> {
+    /// The text of a part: that of an earlier event where both share the same.
+    fn share(&mut self, part: &impl Shared<Kept = T>, draft: &mut String) -> Rc<str> {
+        if let Some((_, text)) = self.0.iter().find(|(kept, _)| part.is(kept)) {
+            return Rc::clone(text);
+        }
+        draft.clear();
+        part.write(draft);
+        let text: Rc<str> = draft.as_str().into();
+        self.0.truncate(RECENTLY_SHARED - 1);
+        self.0.push_front((part.keep(), Rc::clone(&text)));
+        text
+    }
+}
+
+/// Shared parts of one kind that a delivery has told already, with their numbers.
+#[derive(Default)]
+struct Told<'a>(Vec<(&'a Rc<str>, usize)>);
+
+impl<'a> Told<'a> {
+    /// The number of a part, if it was told lately.
+    fn place(&self, part: &Rc<str>) -> Option<usize> {
+        let mut latest = self.0.iter().rev().take(RECENTLY_SHARED);
+        latest.find(|(known, _)| Rc::ptr_eq(known, part)).map(|(_, place)| *place)
+    }
+
+    /// The number of a part, which is told now unless it was before.
+    fn tell(&mut self, part: &'a Rc<str>, shared: &mut Vec<&'a str>) -> usize {
+        if let Some(place) = self.place(part) {
+            return place;
+        }
+        let place = shared.len();
+        shared.push(part);
+        self.0.push((part, place));
+        place
+    }
+}
+
 /// An event that waits for Audit, as it will be sent.
 struct Waiting {
     seq: u64,
     occurred_at: u64,
-    /// What it shares with other events.
-    shared: Rc<str>,
+    /// What it shares with events of other mandates.
+    common: Rc<str>,
+    /// What it shares with events of the same one.
+    mandate: Option<Rc<str>>,
     own: Box<str>,
 }
 
@@ -71,8 +115,8 @@ pub struct Evidence {
     /// How the names of decisions begin.
     decision_prefix: String,
     pending: VecDeque<Waiting>,
-    /// What the latest events shared, newest first.
-    shared: VecDeque<Rc<str>>,
+    commons: Recent<Common<'static>>,
+    mandates: Recent<Presented<'static>>,
     /// Where the next one is written.
     draft: String,
     reserved: usize,
@@ -105,7 +149,8 @@ impl Evidence {
             incarnation,
             decision_prefix,
             pending: VecDeque::new(),
-            shared: VecDeque::new(),
+            commons: Recent(VecDeque::new()),
+            mandates: Recent(VecDeque::new()),
             draft: String::new(),
             reserved: 0,
             last_seq: 0,
@@ -123,12 +168,18 @@ impl Evidence {
         &self.worker
     }
 
-    /// A name for the next decision that nothing else has.
-    pub fn next_decision(&mut self) -> String {
+    /// A number for the next decision that no other one of this worker has.
+    pub fn next_decision(&mut self) -> u64 {
         self.decisions += 1;
+        self.decisions
+    }
+
+    /// The name of a decision, which no other one has.
+    #[must_use]
+    pub fn decision_name(&self, number: u64) -> String {
         let mut name = String::with_capacity(self.decision_prefix.len() + 16);
         name.push_str(&self.decision_prefix);
-        push_hex(&mut name, self.decisions);
+        push_hex(&mut name, number);
         name
     }
 
@@ -150,28 +201,19 @@ impl Evidence {
     pub fn record(&mut self, host: &dyn Host, event: &Event<'_>) {
         self.release();
         self.last_seq += 1;
-        if event.application_id.is_none() && self.pending.len() >= self.config.capacity / 2 {
+        if event.common.application_id.is_none() && self.pending.len() >= self.config.capacity / 2 {
             host.count(metrics::EVIDENCE_DROPPED, 1);
             return;
         }
-        let shared = self.share(event);
+        let common = self.commons.share(&event.common, &mut self.draft);
+        let mandate = match event.presented.is_empty() {
+            true => None,
+            false => Some(self.mandates.share(&event.presented, &mut self.draft)),
+        };
         self.draft.clear();
         event.write_own(self.last_seq, &mut self.draft);
         let (seq, occurred_at, own) = (self.last_seq, event.occurred_at, self.draft.as_str().into());
-        self.pending.push_back(Waiting { seq, occurred_at, shared, own });
-    }
-
-    /// What the event shares: the very text of an earlier one where they say the same.
-    fn share(&mut self, event: &Event<'_>) -> Rc<str> {
-        self.draft.clear();
-        event.write_shared(&mut self.draft);
-        if let Some(known) = self.shared.iter().find(|known| ***known == *self.draft) {
-            return Rc::clone(known);
-        }
-        let shared: Rc<str> = self.draft.as_str().into();
-        self.shared.truncate(RECENTLY_SHARED - 1);
-        self.shared.push_front(Rc::clone(&shared));
-        shared
+        self.pending.push_back(Waiting { seq, occurred_at, common, mandate, own });
     }
 
     /// Gives a reserved place back.
@@ -250,7 +292,8 @@ impl Evidence {
 
     /// The oldest events: as many as one call may hold, and at least one.
     fn next_delivery(&self) -> String {
-        let mut shared: Vec<&Rc<str>> = Vec::new();
+        let mut shared: Vec<&str> = Vec::new();
+        let (mut commons, mut mandates) = (Told::default(), Told::default());
         let mut size = 0_usize;
         let room = self.pending.iter().take(self.batch_limit).map(|event| event.own.len() + 16).sum();
         let mut json = String::with_capacity(MAX_BATCH_BYTES.min(room) + 4_096);
@@ -258,11 +301,13 @@ impl Evidence {
         delivery.text("gateway", Some(&self.gateway));
         delivery.text("worker", Some(&self.worker));
         delivery.number("incarnation", self.incarnation);
-        delivery.raw("events", "[");
+        delivery.raw("columns", event::COLUMNS);
+        delivery.raw("rows", "[");
         for event in self.pending.iter().take(self.batch_limit) {
-            let known =
-                shared.iter().rev().take(RECENTLY_SHARED).position(|known| Rc::ptr_eq(known, &event.shared));
-            let more = event.own.len() + if known.is_some() { 0 } else { event.shared.len() };
+            let parts =
+                [Some((&event.common, &commons)), event.mandate.as_ref().map(|part| (part, &mandates))];
+            let untold = parts.into_iter().flatten().filter(|(part, told)| told.place(part).is_none());
+            let more = untold.map(|(part, _)| part.len()).sum::<usize>() + event.own.len();
             if size > 0 && size.saturating_add(more) > MAX_BATCH_BYTES {
                 break;
             }
@@ -270,14 +315,12 @@ impl Evidence {
                 delivery.json.push(',');
             }
             size = size.saturating_add(more);
-            if known.is_none() {
-                shared.push(&event.shared);
-            }
-            let at = shared.len().saturating_sub(1 + known.unwrap_or(0));
-            write_whole(at, &event.own, delivery.json);
+            let common = commons.tell(&event.common, &mut shared);
+            let mandate = event.mandate.as_ref().map(|mandate| mandates.tell(mandate, &mut shared));
+            event::write_row(common, mandate, &event.own, delivery.json);
         }
         delivery.json.push(']');
-        delivery.list("shared", shared.into_iter().map(AsRef::as_ref));
+        delivery.list("shared", shared.into_iter());
         delivery.end();
         json
     }

@@ -25,6 +25,7 @@ pub mod host;
 mod jwt_authn;
 pub mod known;
 pub mod live;
+mod members;
 #[cfg(target_arch = "wasm32")]
 mod memory;
 pub mod metrics;

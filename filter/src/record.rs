@@ -1,9 +1,9 @@
 //! What one request leaves behind: collected along the way, turned into an event at its end.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use caracal_mandate::claims::SubjectType;
-use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::header;
 use caracal_mandate::id::ResourceIdentifier;
 use caracal_mandate::mcp::McpName;
@@ -11,7 +11,7 @@ use caracal_mandate::upstream::Directive;
 use caracal_mandate::verdict::{DenyReason, Doubt, VerifiedMandate};
 
 use crate::config::Role;
-use crate::event::Event;
+use crate::event::{Common, Event, Presented};
 use crate::forward::Inbound;
 use crate::reply::Refusal;
 
@@ -21,8 +21,8 @@ pub struct Record {
     role: Role,
     mandate: Option<Rc<VerifiedMandate>>,
     resource: Option<ResourceIdentifier>,
-    /// What evidence calls the token by, verified or not.
-    fingerprint: Option<String>,
+    /// What evidence calls a token by that was not verified.
+    fingerprint: Option<[u8; 8]>,
     event_type: &'static str,
     decision: &'static str,
     evaluation_status: &'static str,
@@ -37,7 +37,7 @@ pub struct Record {
     connection_id: Option<String>,
     interrupted: Option<DenyReason>,
     doubt: Option<&'static str>,
-    decision_id: Option<String>,
+    decision_number: Option<u64>,
     decided_by: &'static str,
     mcp: Vec<McpName>,
 }
@@ -69,7 +69,7 @@ impl Record {
             connection_id: None,
             interrupted: None,
             doubt: None,
-            decision_id: None,
+            decision_number: None,
             decided_by: "filter",
             mcp: Vec::new(),
         }
@@ -80,16 +80,15 @@ impl Record {
         self.started = now;
     }
 
-    /// The name of this decision, by which logs and evidence find each other.
-    pub fn begin(&mut self, decision_id: String) {
-        self.decision_id = Some(decision_id);
+    /// The number of this decision: by its name logs and evidence find each other.
+    pub fn begin(&mut self, decision_number: u64) {
+        self.decision_number = Some(decision_number);
     }
 
     /// What was found out on the way to the decision. Only a verified mandate says who acted.
     pub fn decision(&mut self, resource: Option<ResourceIdentifier>, mandate: Option<Rc<VerifiedMandate>>) {
         self.resource = resource;
         if let Some(mandate) = mandate {
-            self.fingerprint = Some(to_hex(&mandate.fingerprint));
             self.mandate = Some(mandate);
         }
     }
@@ -203,37 +202,45 @@ impl Record {
         let traceparent = inbound.first("traceparent").filter(|value| header::valid_traceparent(value));
         let trace_id = traceparent.and_then(|value| std::str::from_utf8(value.get(3..35)?).ok());
         let claims = self.mandate.as_ref().map(|mandate| &mandate.claims);
-        Event {
-            occurred_at: self.started,
-            zone_id: claims.map(|claims| claims.zone_id.as_str()).or(zone),
-            request_id: inbound.request_id(),
+        let text = |text: &'a Option<String>| text.as_deref().map(Cow::Borrowed);
+        let common = Common {
+            zone_id: claims.map(|claims| claims.zone_id.as_str()).or(zone).map(Cow::Borrowed),
             event_type: self.event_type,
             decision: self.decision,
             evaluation_status: self.evaluation_status,
             reason: self.reason,
             role: self.role.name(),
-            application_id: claims.map(|claims| claims.client_id.as_str()),
-            resource: self.resource.as_ref().map(ResourceIdentifier::as_str),
-            subject_fingerprint: self.fingerprint.as_deref(),
+            application_id: claims.map(|claims| Cow::Borrowed(claims.client_id.as_str())),
+            resource: self.resource.as_ref().map(|resource| Cow::Borrowed(resource.as_str())),
             subject_kind: claims.map(|claims| match claims.sub_type {
                 SubjectType::Application => "application",
                 SubjectType::User => "user",
             }),
-            jti: claims.map(|claims| claims.jti.as_str()),
-            method: String::from_utf8_lossy(shown),
+            method: Some(String::from_utf8_lossy(shown)),
             gateway_status: self.status,
             result_class: self.result_class,
+            upstream_host: text(&self.upstream_host),
+            auth_mode: text(&self.auth_mode),
+            provider_id: text(&self.provider_id),
+            connection_id: text(&self.connection_id),
+            doubt: self.doubt,
+            decided_by: Some(self.decided_by),
+        };
+        let verified = self.mandate.as_ref().map(|mandate| mandate.fingerprint);
+        let presented = Presented {
+            subject_fingerprint: verified.or(self.fingerprint),
+            jti: claims.map(|claims| Cow::Borrowed(claims.jti.as_str())),
+        };
+        Event {
+            common,
+            presented,
+            occurred_at: self.started,
+            request_id: inbound.request_id(),
             latency_ms: self.latency_ms,
             response_bytes: self.response_bytes,
             trace_id,
-            upstream_host: self.upstream_host.as_deref(),
-            auth_mode: self.auth_mode.as_deref(),
-            provider_id: self.provider_id.as_deref(),
-            connection_id: self.connection_id.as_deref(),
             interrupted: self.interrupted,
-            doubt: self.doubt,
-            decision_id: self.decision_id.as_deref(),
-            decided_by: Some(self.decided_by),
+            decision_number: self.decision_number,
             mcp: &self.mcp,
         }
     }

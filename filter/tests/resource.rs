@@ -372,7 +372,7 @@ fn events_wait_until_audit_acknowledges_and_a_full_buffer_refuses() {
     world.root.on_tick(host.as_ref());
     let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
     let seqs: Vec<u64> =
-        batch["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        batch["rows"].as_array().unwrap().iter().map(|row| row[1].as_u64().unwrap()).collect();
     assert_eq!(seqs, [5, 6, 7, 8, 9, 10, 12], "the request without evidence is a gap");
 
     let mut careless = small;
@@ -412,7 +412,7 @@ fn events_that_audit_refuses_are_sent_in_smaller_parts_and_the_bad_one_becomes_a
         host.now.set(host.now.get() + 10_000);
         world.root.on_tick(host.as_ref());
         let batch: Value = serde_json::from_str(&host.last_sent().body).unwrap();
-        sizes.push(batch["events"].as_array().unwrap().len());
+        sizes.push(batch["rows"].as_array().unwrap().len());
         *host.answer.borrow_mut() = Some(json_answer(status, &body));
         world.root.on_answer(host.as_ref(), host.last_sent().token, ANSWERED);
     };

@@ -332,7 +332,7 @@ fn verify(
         anchors: AnchorKey::of_all(&claims.anchors()),
         claims: Judged::of(claims, state),
         key_id: key_id.clone(),
-        fingerprint: header::fingerprint_bytes(token),
+        fingerprint: header::fingerprint(token),
         key: Rc::clone(key),
     })
 }

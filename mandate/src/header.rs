@@ -55,15 +55,9 @@ pub fn bearer_bytes(value: &[u8]) -> Result<&[u8], BearerError> {
     Ok(token)
 }
 
-/// What evidence calls a token by: the first eight bytes of its SHA-256, in hex (contract gateway §A18).
+/// What evidence calls a token by, in hex: the first eight bytes of its SHA-256 (contract gateway §A18).
 #[must_use]
-pub fn fingerprint(token: &[u8]) -> String {
-    to_hex(&fingerprint_bytes(token))
-}
-
-/// The same before it is written in hex.
-#[must_use]
-pub fn fingerprint_bytes(token: &[u8]) -> [u8; 8] {
+pub fn fingerprint(token: &[u8]) -> [u8; 8] {
     hmac_sha256::Hash::hash(token).first_chunk().copied().unwrap_or_default()
 }
 

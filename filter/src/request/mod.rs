@@ -148,9 +148,11 @@ impl Request {
             return Flow::Pause;
         }
         self.route = Route::read(&self.worker);
-        let decision_id = self.worker.evidence.borrow_mut().next_decision();
-        self.worker.note("caracal.decision_id", &decision_id);
-        self.record.begin(decision_id);
+        let decision = self.worker.evidence.borrow_mut().next_decision();
+        if self.worker.config.filter_state {
+            self.worker.note("caracal.decision_id", &self.worker.evidence.borrow().decision_name(decision));
+        }
+        self.record.begin(decision);
         self.host().count(metrics::REQUESTS, 1);
         let admission = self.worker.evidence.borrow_mut().admit(self.host());
         self.admission = Some(admission);

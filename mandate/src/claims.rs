@@ -7,6 +7,7 @@ use crate::json::{self, Member};
 use crate::scope::ScopeSet;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::str::FromStr;
 
 /// The longest delegation path that any mandate may carry (contract sts §11.12).
 pub const MAX_HOPS: usize = 10;
@@ -171,11 +172,11 @@ pub(crate) fn object(payload: &[u8]) -> Result<Value, ClaimsError> {
     if value.is_object() { Ok(value) } else { Err(ClaimsError::NotAnObject) }
 }
 
-fn id<T: TryFrom<String>>(value: &Value, name: &'static str) -> Result<T, Member> {
-    T::try_from(json::text(value, name)?.to_owned()).map_err(|_| Member(name))
+fn id<T: FromStr>(value: &Value, name: &'static str) -> Result<T, Member> {
+    json::text(value, name)?.parse().map_err(|_| Member(name))
 }
 
-fn maybe_id<T: TryFrom<String>>(value: &Value, name: &'static str) -> Result<Option<T>, Member> {
+fn maybe_id<T: FromStr>(value: &Value, name: &'static str) -> Result<Option<T>, Member> {
     match value.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(_) => id(value, name).map(Some),

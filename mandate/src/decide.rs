@@ -10,7 +10,7 @@ use crate::id::{ResourceIdentifier, ZoneId};
 use crate::jws::CompactJws;
 use crate::operation::{self, OperationRefusal};
 use crate::path::{self, DecodedPath};
-use crate::recent::Recent;
+use crate::recent::{Digest, Recent};
 use crate::scope::Scope;
 use crate::verdict::{DenyReason, Doubt, Judged, Verdict, VerifiedMandate};
 use serde_json::Value;
@@ -121,9 +121,10 @@ fn judge(
 ) -> Result<Verdict, DenyReason> {
     let token = bearer(facts.authorization)?;
     // A token that was read before is not read again. Whether its signature still counts is asked below, in its turn.
-    let token = match cache.find(token, |_| true) {
-        Some(mandate) => Token::Known(token, mandate),
-        None => Token::read(token)?,
+    let digest = cache.digest(token);
+    let token = match cache.find_by(digest, |_| true) {
+        Some(mandate) => Token::Known(token, digest, mandate),
+        None => Token::New(Box::new(Read::of(token, digest)?)),
     };
     check_expiry(facts, token.exp())?;
     if facts.role == Role::Gateway && facts.client_id.iter().any(|value| !value.is_empty()) {
@@ -186,7 +187,7 @@ fn judge(
 /// A token before it is known whether its signature counts.
 enum Token<'a> {
     /// It was verified before, by a key that may not be its zone's any more.
-    Known(&'a [u8], Rc<VerifiedMandate>),
+    Known(&'a [u8], Digest, Rc<VerifiedMandate>),
     /// It was not seen before, or forgotten.
     New(Box<Read<'a>>),
 }
@@ -194,27 +195,25 @@ enum Token<'a> {
 /// A token that was taken apart.
 struct Read<'a> {
     token: &'a [u8],
+    /// By which it is remembered.
+    digest: Digest,
     jws: CompactJws<'a>,
     /// Parsed once, and read twice: before and after the signature is known to be good.
     payload: Value,
     peek: Peek,
 }
 
-impl<'a> Token<'a> {
-    fn read(token: &'a [u8]) -> Result<Self, DenyReason> {
-        Read::of(token).map(|read| Self::New(Box::new(read)))
-    }
-
+impl Token<'_> {
     fn exp(&self) -> i64 {
         match self {
-            Self::Known(_, mandate) => mandate.claims.exp,
+            Self::Known(.., mandate) => mandate.claims.exp,
             Self::New(read) => read.peek.exp,
         }
     }
 
     fn zone_id(&self) -> Option<&ZoneId> {
         match self {
-            Self::Known(_, mandate) => Some(&mandate.claims.zone_id),
+            Self::Known(.., mandate) => Some(&mandate.claims.zone_id),
             Self::New(read) => read.peek.zone_id.as_ref(),
         }
     }
@@ -236,17 +235,19 @@ impl<'a> Token<'a> {
         verifier: &impl Es256Verifier,
     ) -> Result<Rc<VerifiedMandate>, DenyReason> {
         match self {
-            Self::Known(_, mandate) if zone.key(&mandate.key_id) == Some(&mandate.key) => {
+            Self::Known(.., mandate) if zone.key(&mandate.key_id) == Some(&mandate.key) => {
                 Ok(Rc::clone(mandate))
             }
-            Self::Known(token, _) => Read::of(token)?.verified(role, state, zone, cache, verifier),
+            Self::Known(token, digest, _) => {
+                Read::of(token, *digest)?.verified(role, state, zone, cache, verifier)
+            }
             Self::New(read) => read.verified(role, state, zone, cache, verifier),
         }
     }
 }
 
 impl<'a> Read<'a> {
-    fn of(token: &'a [u8]) -> Result<Self, DenyReason> {
+    fn of(token: &'a [u8], digest: Digest) -> Result<Self, DenyReason> {
         if !token.is_ascii() {
             return Err(DenyReason::MalformedBearer);
         }
@@ -254,7 +255,7 @@ impl<'a> Read<'a> {
         let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
         let payload = claims::object(&payload).map_err(|_| DenyReason::MalformedBearer)?;
         let peek = Peek::of(&payload).map_err(|_| DenyReason::MalformedBearer)?;
-        Ok(Self { token, jws, payload, peek })
+        Ok(Self { token, digest, jws, payload, peek })
     }
 
     fn verified(
@@ -268,7 +269,7 @@ impl<'a> Read<'a> {
         let mandate = Rc::new(verify(self, state, zone, verifier)?);
         // A mandate that passes a gateway once is the STS's to tell apart, and is not looked for again.
         if role == Role::Resource || mandate.claims.multi_use {
-            cache.remember(self.token, Rc::clone(&mandate), mandate.bytes(state));
+            cache.remember_by(self.digest, Rc::clone(&mandate), mandate.bytes(state));
         }
         Ok(mandate)
     }

@@ -17,9 +17,9 @@ pub const ALLOCATION: usize = 16;
 /// The mark of an entry that was used.
 const USED: u32 = 1;
 
-/// What stands for a key.
-#[derive(Debug, PartialEq, Eq)]
-struct Digest([u64; 2]);
+/// What stands for a key, in one memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u64; 2]);
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -79,7 +79,11 @@ impl<T: Clone> Recent<T> {
 
     /// What is known about a key, if it still `holds`; what does not is forgotten.
     pub fn find(&mut self, key: &[u8], holds: impl FnOnce(&T) -> bool) -> Option<T> {
-        let digest = self.digest(key);
+        self.find_by(self.digest(key), holds)
+    }
+
+    /// The same, for whoever has what stands for the key already.
+    pub fn find_by(&mut self, digest: Digest, holds: impl FnOnce(&T) -> bool) -> Option<T> {
         let entry = self.entries.get_mut(&digest)?;
         if !holds(&entry.known) {
             self.forget(&digest);
@@ -92,7 +96,11 @@ impl<T: Clone> Recent<T> {
     /// Remembers something that takes so many bytes about a key, in place of what was known. What is larger than all
     /// that may be remembered is not.
     pub fn remember(&mut self, key: &[u8], known: T, bytes: usize) {
-        let digest = self.digest(key);
+        self.remember_by(self.digest(key), known, bytes);
+    }
+
+    /// The same, for whoever has what stands for the key already.
+    pub fn remember_by(&mut self, digest: Digest, known: T, bytes: usize) {
         self.forget(&digest);
         let bytes = bytes.saturating_add(PLACE) & !1;
         let Ok(small) = u32::try_from(bytes) else { return };
@@ -121,8 +129,9 @@ impl<T: Clone> Recent<T> {
         }
     }
 
-    /// Two hashes of inputs that only differ at their end, and that no two keys have in common.
-    fn digest(&self, key: &[u8]) -> Digest {
+    /// What stands for a key: two hashes of inputs that only differ at their end, and that no two keys have in common.
+    #[must_use]
+    pub fn digest(&self, key: &[u8]) -> Digest {
         let mut first = self.keyed.build_hasher();
         first.write(key);
         let mut second = first.clone();

@@ -3,10 +3,10 @@
 use crate::anchor::Anchor;
 use crate::epoch::AuthorityEpoch;
 use crate::id::{AgentSessionId, ApplicationId, AuthorityRecordId, DelegationEdgeId, MandateId, ZoneId};
-use crate::json::{self, Member};
+use crate::json::Member;
 use crate::scope::ScopeSet;
+use crate::tree::Tree;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use std::str::FromStr;
 
 /// The longest delegation path that any mandate may carry (contract sts §11.12).
@@ -154,43 +154,49 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 impl ChainHop {
-    fn read(value: &Value) -> Result<Self, Member> {
-        if !value.is_object() {
+    fn read(hop: &Tree<'_>) -> Result<Self, Member> {
+        if !hop.is_object() {
             return Err(Member("delegation_chain"));
         }
         Ok(Self {
-            application_id: id(value, "application_id")?,
-            agent_session_id: maybe_id(value, "agent_session_id")?,
-            delegation_edge_id: maybe_id(value, "delegation_edge_id")?,
+            application_id: id(hop, "application_id")?,
+            agent_session_id: maybe_id(hop, "agent_session_id")?,
+            delegation_edge_id: maybe_id(hop, "delegation_edge_id")?,
         })
     }
 }
 
 /// Parses a payload, which is a JSON object.
-pub(crate) fn object(payload: &[u8]) -> Result<Value, ClaimsError> {
-    let value = json::parse(payload)?;
-    if value.is_object() { Ok(value) } else { Err(ClaimsError::NotAnObject) }
+pub(crate) fn object(payload: &[u8]) -> Result<Tree<'_>, ClaimsError> {
+    let tree = Tree::parse(payload)?;
+    if tree.is_object() { Ok(tree) } else { Err(ClaimsError::NotAnObject) }
 }
 
-fn id<T: FromStr>(value: &Value, name: &'static str) -> Result<T, Member> {
-    json::text(value, name)?.parse().map_err(|_| Member(name))
+fn id<T: FromStr>(claims: &Tree<'_>, name: &'static str) -> Result<T, Member> {
+    claims.text(name)?.parse().map_err(|_| Member(name))
 }
 
-fn maybe_id<T: FromStr>(value: &Value, name: &'static str) -> Result<Option<T>, Member> {
-    match value.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(_) => id(value, name).map(Some),
+fn maybe_id<T: FromStr>(claims: &Tree<'_>, name: &'static str) -> Result<Option<T>, Member> {
+    match claims.get(name) {
+        None | Some(Tree::Null) => Ok(None),
+        Some(_) => id(claims, name).map(Some),
     }
 }
 
+/// A list of texts; none where it is not there.
+fn texts<T>(claims: &Tree<'_>, name: &'static str, of: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, Member> {
+    let texts = claims.items(name)?.iter().map(|item| of(item.as_text()?));
+    texts.collect::<Option<_>>().ok_or(Member(name))
+}
+
 impl Claims {
-    /// Parses a payload. Unknown claims are ignored; a known claim that stands twice is an error.
+    /// Parses a payload. Unknown claims are ignored; a claim that stands twice is an error.
     pub fn from_json(payload: &[u8]) -> Result<Self, ClaimsError> {
         Self::of(&object(payload)?)
     }
 
     /// Reads a payload that was parsed.
-    pub fn of(payload: &Value) -> Result<Self, ClaimsError> {
+    pub(crate) fn of(payload: &Tree<'_>) -> Result<Self, ClaimsError> {
         let claims = Self::read(payload)?;
         let hops = claims.delegation_path.len();
         let chain_fits =
@@ -202,60 +208,52 @@ impl Claims {
     }
 
     /// What the derived reader reads, and no more.
-    fn read(value: &Value) -> Result<Self, Member> {
-        let strings = |name: &'static str| {
-            let texts = json::items(value, name)?.iter().map(|item| item.as_str().map(str::to_owned));
-            texts.collect::<Option<Vec<_>>>().ok_or(Member(name))
-        };
-        let whole = |name: &'static str| json::required(value, name)?.as_i64().ok_or(Member(name));
-        let count =
-            |name: &'static str| if value.get(name).is_some() { json::number(value, name) } else { Ok(0) };
+    fn read(claims: &Tree<'_>) -> Result<Self, Member> {
+        let owned = |text: &str| Some(text.to_owned());
         Ok(Self {
-            iss: json::text(value, "iss")?.to_owned(),
-            sub: json::text(value, "sub")?.to_owned(),
-            aud: match json::required(value, "aud")? {
-                Value::String(one) => vec![one.clone()],
-                _ => strings("aud")?,
+            iss: claims.text("iss")?.to_owned(),
+            sub: claims.text("sub")?.to_owned(),
+            aud: match claims.required("aud")? {
+                Tree::Text(one) => vec![one.clone().into_owned()],
+                _ => texts(claims, "aud", owned)?,
             },
-            exp: whole("exp")?,
-            iat: whole("iat")?,
-            jti: id(value, "jti")?,
-            zone_id: id(value, "zone_id")?,
-            client_id: id(value, "client_id")?,
-            scope: match value.get("scope") {
+            exp: claims.whole("exp")?,
+            iat: claims.whole("iat")?,
+            jti: id(claims, "jti")?,
+            zone_id: id(claims, "zone_id")?,
+            client_id: id(claims, "client_id")?,
+            scope: match claims.get("scope") {
                 None => String::new(),
-                Some(_) => json::text(value, "scope")?.to_owned(),
+                Some(_) => claims.text("scope")?.to_owned(),
             },
-            sid: id(value, "sid")?,
-            root_sid: id(value, "root_sid")?,
-            usage: match json::text(value, "use")? {
+            sid: id(claims, "sid")?,
+            root_sid: id(claims, "root_sid")?,
+            usage: match claims.text("use")? {
                 "gateway" => MandateUse::Gateway,
                 "resource" => MandateUse::Resource,
                 "session" => MandateUse::Session,
                 _ => return Err(Member("use")),
             },
-            sub_type: match json::text(value, "sub_type")? {
+            sub_type: match claims.text("sub_type")? {
                 "application" => SubjectType::Application,
                 "user" => SubjectType::User,
                 _ => return Err(Member("sub_type")),
             },
-            target: strings("target")?,
-            agent_session_id: maybe_id(value, "agent_session_id")?,
-            delegation_edge_id: maybe_id(value, "delegation_edge_id")?,
-            source_session_id: maybe_id(value, "source_session_id")?,
-            target_session_id: maybe_id(value, "target_session_id")?,
-            delegation_path: strings("delegation_path")?
-                .into_iter()
-                .map(|edge| DelegationEdgeId::new(edge).map_err(|_| Member("delegation_path")))
-                .collect::<Result<_, _>>()?,
-            delegation_chain: json::items(value, "delegation_chain")?
+            target: texts(claims, "target", owned)?,
+            agent_session_id: maybe_id(claims, "agent_session_id")?,
+            delegation_edge_id: maybe_id(claims, "delegation_edge_id")?,
+            source_session_id: maybe_id(claims, "source_session_id")?,
+            target_session_id: maybe_id(claims, "target_session_id")?,
+            delegation_path: texts(claims, "delegation_path", |edge| edge.parse().ok())?,
+            delegation_chain: claims
+                .items("delegation_chain")?
                 .iter()
                 .map(ChainHop::read)
                 .collect::<Result<_, _>>()?,
-            hop_count: count("hop_count")?,
-            delegation_graph_epoch: count("delegation_graph_epoch")?,
-            authority_epoch: AuthorityEpoch(count("authority_epoch")?),
-            multi_use: json::flag(value, "multi_use")?.unwrap_or(false),
+            hop_count: claims.count("hop_count")?,
+            delegation_graph_epoch: claims.count("delegation_graph_epoch")?,
+            authority_epoch: AuthorityEpoch(claims.count("authority_epoch")?),
+            multi_use: claims.flag("multi_use")?,
         })
     }
 
@@ -316,19 +314,19 @@ impl Peek {
     }
 
     /// Reads the three claims; only `exp` has to be there, as an integer other than 0.
-    pub fn of(payload: &Value) -> Result<Self, ClaimsError> {
-        let exp = json::required(payload, "exp")?.as_i64().filter(|exp| *exp != 0);
-        Ok(Self {
-            exp: exp.ok_or(Member("exp"))?,
-            zone_id: id(payload, "zone_id").ok(),
-            client_id: id(payload, "client_id").ok(),
-        })
+    pub(crate) fn of(payload: &Tree<'_>) -> Result<Self, ClaimsError> {
+        let exp = payload.whole("exp")?;
+        if exp == 0 {
+            return Err(Member("exp").into());
+        }
+        Ok(Self { exp, zone_id: id(payload, "zone_id").ok(), client_id: id(payload, "client_id").ok() })
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use serde_json::Value;
 
     pub(crate) const DELEGATED: &str = r#"{"iss":"http://sts:8080","sub":"a1","aud":["http://sts:8080"],"exp":1300,"iat":1000,
         "jti":"j1","zone_id":"z1","client_id":"a1","scope":"orders:read","sid":"S2","root_sid":"S2","use":"gateway",
@@ -424,7 +422,9 @@ pub(crate) mod tests {
             cases.push(without);
             for case in cases {
                 let derived = serde_json::from_value::<Claims>(case.clone()).ok();
-                assert_eq!(Claims::read(&case).ok(), derived, "{name}: {case}");
+                let text = case.to_string();
+                let read = Claims::read(&Tree::parse(text.as_bytes()).unwrap()).ok();
+                assert_eq!(read, derived, "{name}: {case}");
             }
         }
     }

@@ -12,8 +12,8 @@ use crate::operation::{self, OperationRefusal};
 use crate::path::{self, DecodedPath};
 use crate::recent::{Digest, Recent};
 use crate::scope::Scope;
+use crate::tree::Tree;
 use crate::verdict::{DenyReason, Doubt, Judged, Verdict, VerifiedMandate};
-use serde_json::Value;
 use std::rc::Rc;
 
 /// How long a mandate must still live to enter through a gateway, in seconds (contract gateway A5 row 5).
@@ -121,10 +121,10 @@ fn judge(
 ) -> Result<Verdict, DenyReason> {
     let token = bearer(facts.authorization)?;
     // A token that was read before is not read again. Whether its signature still counts is asked below, in its turn.
-    let digest = cache.digest(token);
+    let (digest, mut decoded) = (cache.digest(token), Vec::new());
     let token = match cache.find_by(digest, |_| true) {
         Some(mandate) => Token::Known(token, digest, mandate),
-        None => Token::New(Box::new(Read::of(token, digest)?)),
+        None => Token::New(Box::new(Read::of(token, digest, &mut decoded)?)),
     };
     check_expiry(facts, token.exp())?;
     if facts.role == Role::Gateway && facts.client_id.iter().any(|value| !value.is_empty()) {
@@ -199,7 +199,7 @@ struct Read<'a> {
     digest: Digest,
     jws: CompactJws<'a>,
     /// Parsed once, and read twice: before and after the signature is known to be good.
-    payload: Value,
+    payload: Tree<'a>,
     peek: Peek,
 }
 
@@ -239,7 +239,7 @@ impl Token<'_> {
                 Ok(Rc::clone(mandate))
             }
             Self::Known(token, digest, _) => {
-                Read::of(token, *digest)?.verified(role, state, zone, cache, verifier)
+                Read::of(token, *digest, &mut Vec::new())?.verified(role, state, zone, cache, verifier)
             }
             Self::New(read) => read.verified(role, state, zone, cache, verifier),
         }
@@ -247,13 +247,14 @@ impl Token<'_> {
 }
 
 impl<'a> Read<'a> {
-    fn of(token: &'a [u8], digest: Digest) -> Result<Self, DenyReason> {
+    /// `decoded` is where the payload is decoded to.
+    fn of(token: &'a [u8], digest: Digest, decoded: &'a mut Vec<u8>) -> Result<Self, DenyReason> {
         if !token.is_ascii() {
             return Err(DenyReason::MalformedBearer);
         }
         let jws = CompactJws::split(token).map_err(|_| DenyReason::MalformedBearer)?;
-        let payload = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
-        let payload = claims::object(&payload).map_err(|_| DenyReason::MalformedBearer)?;
+        *decoded = jws.payload().map_err(|_| DenyReason::MalformedBearer)?;
+        let payload = claims::object(decoded).map_err(|_| DenyReason::MalformedBearer)?;
         let peek = Peek::of(&payload).map_err(|_| DenyReason::MalformedBearer)?;
         Ok(Self { token, digest, jws, payload, peek })
     }

@@ -2,10 +2,9 @@
 
 use crate::es256::Signature;
 use crate::id::KeyId;
-use crate::json;
+use crate::tree::Tree;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
 
 /// The longest mandate, in bytes (contract gateway A4).
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -84,8 +83,8 @@ impl<'a> CompactJws<'a> {
     /// `x5u`) are never looked at.
     pub fn key_id(&self) -> Result<KeyId, JwsError> {
         let bytes = decode(self.header, Part::Header)?;
-        let header = json::parse(&bytes).map_err(|_| JwsError::Malformed(Part::Header))?;
-        match json::text(&header, "alg") {
+        let header = Tree::parse(&bytes).map_err(|_| JwsError::Malformed(Part::Header))?;
+        match header.text("alg") {
             Ok("ES256") => {}
             Ok(_) => return Err(JwsError::Algorithm),
             Err(_) => return Err(JwsError::Malformed(Part::Header)),
@@ -94,8 +93,8 @@ impl<'a> CompactJws<'a> {
             return Err(JwsError::Critical);
         }
         match header.get("kid") {
-            None | Some(Value::Null) => Err(JwsError::KeyId),
-            Some(Value::String(kid)) => KeyId::new(kid.as_str()).map_err(|_| JwsError::KeyId),
+            None | Some(Tree::Null) => Err(JwsError::KeyId),
+            Some(Tree::Text(kid)) => kid.parse().map_err(|_| JwsError::KeyId),
             Some(_) => Err(JwsError::Malformed(Part::Header)),
         }
     }

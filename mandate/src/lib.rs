@@ -28,5 +28,6 @@ pub mod path;
 pub mod property;
 pub mod recent;
 pub mod scope;
+mod tree;
 pub mod upstream;
 pub mod verdict;

@@ -4,8 +4,8 @@ use crate::gateway_events;
 use crate::service::{Audit, health, ready};
 use axum::Json;
 use caracal_store::openapi::schema::{
-    either, exactly, flag, id, list_of, maybe, named, number, number_of, object, one_of, problem, text,
-    text_of,
+    any, either, exactly, flag, id, list, list_of, maybe, named, number, number_of, object, one_of, problem,
+    text, text_of,
 };
 use caracal_store::openapi::{Document, Operation, Routes, Verb};
 use serde_json::{Value, json};
@@ -74,7 +74,11 @@ pub fn document() -> Value {
         ("gateway", id()),
         ("worker", name()),
         ("incarnation", either(&[name(), number_of(0, i64::MAX)])),
-        ("events", list_of(named("GatewayEvent"), 0, 1000)),
+        ("events?", list_of(named("GatewayEvent"), 0, 1000)),
+        // Events by what they share, and as rows: see `caracal_mandate::delivery`.
+        ("shared?", list(json!({ "type": "object" }))),
+        ("columns?", list_of(text(), 0, 64)),
+        ("rows?", list_of(list(any()), 0, 1000)),
     ]);
     let document = Document {
         title: "Caracal Audit",

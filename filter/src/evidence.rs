@@ -282,6 +282,7 @@ impl Evidence {
             content_type: Some("application/json"),
             body: body.as_bytes(),
             request_id: None,
+            traceparent: None,
             timeout_ms: self.config.server.timeout_ms,
         };
         match send(host, key, &call) {

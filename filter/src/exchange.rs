@@ -52,6 +52,8 @@ pub struct Asked<'a> {
     pub path: &'a [u8],
     /// The request's id.
     pub request_id: &'a str,
+    /// The request's trace, for an exchange.
+    pub traceparent: Option<&'a str>,
 }
 
 /// What the STS granted.
@@ -105,6 +107,7 @@ pub fn start(
         content_type: Some("application/x-www-form-urlencoded"),
         body: body.as_bytes(),
         request_id: Some(asked.request_id),
+        traceparent: asked.traceparent,
         timeout_ms: server.timeout_ms,
     };
     send(host, key, &call).map_err(|_| DenyReason::StsUnreachable.into())

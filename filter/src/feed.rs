@@ -112,6 +112,7 @@ impl FeedPoller {
             content_type: None,
             body: b"",
             request_id: None,
+            traceparent: None,
             timeout_ms: self.config.wait_s * 1_000 + POLL_GRACE_MS,
         };
         match send(host, &self.key, &call) {

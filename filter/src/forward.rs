@@ -22,6 +22,8 @@ pub const SELECTOR: &str = "x-caracal-upstream";
 pub struct Inbound {
     headers: Headers,
     request_id: String,
+    /// Empty until it is settled.
+    traceparent: Vec<u8>,
 }
 
 impl Inbound {
@@ -29,7 +31,7 @@ impl Inbound {
     /// request id. `None` without a random source.
     #[must_use]
     pub fn read(host: &dyn Host) -> Option<Self> {
-        let mut inbound = Self { headers: host.headers(Direction::Request), request_id: String::new() };
+        let mut inbound = Self { headers: host.headers(Direction::Request), ..Self::default() };
         let accepted = inbound.first("x-request-id").and_then(header::accepted_request_id).map(str::to_owned);
         inbound.request_id = match accepted {
             Some(request_id) => request_id,
@@ -48,6 +50,31 @@ impl Inbound {
     #[must_use]
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Settles to which trace the request belongs: the caller's, or one that begins here. Without a random source it
+    /// stays open.
+    pub fn settle_trace(&mut self, host: &dyn Host) {
+        if !self.traceparent.is_empty() {
+            return;
+        }
+        let accepted = self.first("traceparent").filter(|value| header::valid_traceparent(value));
+        self.traceparent = match accepted {
+            Some(accepted) => accepted.to_vec(),
+            None => {
+                let mut random = [0_u8; 24];
+                if !host.random(&mut random) {
+                    return;
+                }
+                header::new_traceparent(random).into_bytes()
+            }
+        };
+    }
+
+    /// The request's `traceparent`; empty as long as it is not settled.
+    #[must_use]
+    pub fn traceparent(&self) -> &[u8] {
+        &self.traceparent
     }
 
     /// The first value of a header.
@@ -178,16 +205,9 @@ pub fn to_upstream(
     if inbound.too_large(worker.config.max_body_bytes) {
         return Err(DenyReason::PayloadTooLarge);
     }
-    let traceparent = match inbound.first("traceparent").filter(|value| header::valid_traceparent(value)) {
-        Some(traceparent) => traceparent.to_vec(),
-        None => {
-            let mut random = [0_u8; 24];
-            if !host.random(&mut random) {
-                return Err(DenyReason::Internal);
-            }
-            header::new_traceparent(random).into_bytes()
-        }
-    };
+    if inbound.traceparent().is_empty() {
+        return Err(DenyReason::Internal);
+    }
 
     let rewritten: [&[u8]; 4] = [b"authorization", b"baggage", b"traceparent", b"x-request-id"];
     let upgrades = upgrade(&worker.config, inbound);
@@ -213,7 +233,7 @@ pub fn to_upstream(
         set("baggage", &baggage);
     }
     set("x-request-id", inbound.request_id.as_bytes());
-    set("traceparent", &traceparent);
+    set("traceparent", inbound.traceparent());
     if let Some(peer) = peer_address(host) {
         set("x-forwarded-for", peer.as_bytes());
     }

@@ -26,6 +26,8 @@ pub struct SignedCall<'a> {
     pub body: &'a [u8],
     /// The id of the request that this call serves.
     pub request_id: Option<&'a str>,
+    /// The trace of the request that this call belongs to. The signature does not cover it: nothing is decided by it.
+    pub traceparent: Option<&'a str>,
     /// Milliseconds.
     pub timeout_ms: u64,
 }
@@ -61,5 +63,6 @@ pub fn send(host: &dyn Host, key: &GatewayKey, call: &SignedCall<'_>) -> Result<
     ];
     headers.extend(call.content_type.map(|content_type| ("content-type", content_type)));
     headers.extend(call.request_id.map(|request_id| ("x-request-id", request_id)));
+    headers.extend(call.traceparent.map(|traceparent| ("traceparent", traceparent)));
     host.call(&Call { cluster: &call.server.cluster, headers, body: call.body, timeout_ms: call.timeout_ms })
 }

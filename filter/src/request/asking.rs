@@ -87,6 +87,9 @@ impl Request {
         if worker.circuit.borrow().is_open(now) {
             return Err(unanswered(doubt, question, DenyReason::StsCircuitOpen.into()));
         }
+        if matches!(question, Question::Exchange { .. }) {
+            self.inbound.settle_trace(worker.host.as_ref());
+        }
         let path =
             DecodedPath::parse(split_target(self.inbound.path()).0).map_err(|_| DenyReason::PathTraversal)?;
         let bound = self.route.operation.as_deref().and_then(|operation| operation.split_once(' '));
@@ -105,6 +108,9 @@ impl Request {
             method,
             path,
             request_id: self.inbound.request_id(),
+            traceparent: std::str::from_utf8(self.inbound.traceparent())
+                .ok()
+                .filter(|value| !value.is_empty()),
         };
         match exchange::start(worker.host.as_ref(), &worker.key, &worker.config.sts, &asked) {
             Ok(token) => {

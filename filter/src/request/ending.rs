@@ -22,6 +22,7 @@ impl Request {
             (Role::Resource, None) => forward::to_resource(&self.worker, &self.inbound)?,
             (Role::Gateway, Some(granted)) => {
                 self.record.directive(&granted.directive);
+                self.inbound.settle_trace(self.worker.host.as_ref());
                 let host_name = forward::to_upstream(&self.worker, &self.inbound, case, granted)?;
                 self.record.upstream(host_name);
             }

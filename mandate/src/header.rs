@@ -110,6 +110,45 @@ pub fn valid_traceparent(value: &[u8]) -> bool {
     version != b"ff" && non_zero(trace) && non_zero(parent) && (version != b"00" || fields.next().is_none())
 }
 
+/// A W3C `traceparent`, taken apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Traceparent {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The span that the sender was in.
+    pub parent_id: [u8; 8],
+    /// Whether the sender records the trace.
+    pub sampled: bool,
+}
+
+impl Traceparent {
+    /// Reads one that [`valid_traceparent`] keeps.
+    #[must_use]
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        if !valid_traceparent(value) {
+            return None;
+        }
+        let mut fields = value.split(|byte| *byte == b'-').skip(1);
+        let trace_id = from_hex(fields.next()?)?;
+        let parent_id = from_hex(fields.next()?)?;
+        let [flags] = from_hex(fields.next()?)?;
+        Some(Self { trace_id, parent_id, sampled: flags & 1 == 1 })
+    }
+}
+
+/// Exactly so many bytes of lower-case hex.
+fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// A fresh sampled `traceparent` from 24 random bytes (16 of trace id, 8 of parent id).
 #[must_use]
 pub fn new_traceparent(mut random: [u8; 24]) -> String {
@@ -335,6 +374,13 @@ mod tests {
         ] {
             assert_eq!(valid_traceparent(value.as_bytes()), valid, "{value}");
         }
+        let parsed = |flags: &str| Traceparent::parse(format!("00-{trace}-{parent}-{flags}").as_bytes());
+        let sampled = parsed("03").unwrap();
+        assert_eq!(to_hex(&sampled.trace_id), trace);
+        assert_eq!((to_hex(&sampled.parent_id).as_str(), sampled.sampled), (parent, true));
+        assert!(!parsed("02").unwrap().sampled);
+        assert_eq!(parsed("0x"), None);
+        assert!(Traceparent::parse(format!("01-{trace}-{parent}-01-extra").as_bytes()).unwrap().sampled);
         for seed in [[0_u8; 24], [0xff; 24]] {
             assert!(valid_traceparent(new_traceparent(seed).as_bytes()));
         }

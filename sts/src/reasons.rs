@@ -7,7 +7,7 @@ use caracal_store::audit::AuditEvent;
 pub(crate) const UNRECORDED: &str = "unrecorded";
 
 /// What events and decisions give as reasons (contract sts §15.4, §25.3). Whatever else they say is `other`.
-const REASONS: [&str; 35] = [
+const REASONS: [&str; 39] = [
     "anomaly",
     "approval_already_consumed",
     "approval_class_conflict",
@@ -16,6 +16,8 @@ const REASONS: [&str; 35] = [
     "approval_policy_changed",
     "approval_rejected",
     "approval_required",
+    "binding_rejected",
+    "check_denied",
     "client_authentication_failed",
     "confinement_violation",
     "control_resource_requires_control_key",
@@ -42,7 +44,9 @@ const REASONS: [&str; 35] = [
     "scope_mismatch",
     "subject_federation_invalid",
     "subject_federation_rejected",
+    "subject_rejected",
     "workload_auth_failed",
+    "zone_invalid",
 ];
 
 /// The reason that the first event which denies gives.

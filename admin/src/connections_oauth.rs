@@ -19,6 +19,7 @@ use axum::{Extension, Json};
 use caracal_mandate::id::ZoneId;
 use caracal_store::egress::EgressError;
 use caracal_store::http::{RequestId, header_text};
+use caracal_store::trace::with_this_request;
 use caracal_store::{StoreError, WriteTx, clock};
 use caracal_sts::providers::{CredentialError, Flow, Hidden, Kind, ProviderConfig, Source, Tokens};
 use serde::Deserialize;
@@ -152,7 +153,7 @@ pub(crate) async fn callback(
         // It is finished even if the browser goes away: the code is spent.
         let finishing = tokio::spawn({
             let app = app.clone();
-            async move { app.finish_flow(returned, asked).await }
+            with_this_request(async move { app.finish_flow(returned, asked).await })
         });
         let finished = finishing.await.unwrap_or_else(|_| Err(internal()));
         if let Err(problem) = &finished {

@@ -30,6 +30,7 @@ pub mod settings;
 mod sqlite;
 pub mod telemetry;
 mod together;
+pub mod trace;
 pub mod writer;
 
 pub use connection::{Reader, SqlConnection};

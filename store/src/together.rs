@@ -4,6 +4,7 @@
 //! Only plain requests come here, which nothing stands against. Whatever turns out not to be plain inside the transaction
 //! is left out of the group as if it had not been there, and goes its way alone.
 
+use crate::trace::{Mark, Write};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -15,9 +16,15 @@ const MOST: usize = 128;
 pub struct Together<P, A>(Arc<Mutex<Queue<P, A>>>);
 
 struct Queue<P, A> {
-    waiting: Vec<(P, oneshot::Sender<Option<A>>)>,
+    waiting: Vec<(P, Waiter<A>)>,
     /// Somebody is at work on groups.
     busy: bool,
+}
+
+/// Whoever waits for what becomes of a piece.
+struct Waiter<A> {
+    answer: oneshot::Sender<Option<A>>,
+    mark: Mark,
 }
 
 impl<P, A> Default for Together<P, A> {
@@ -54,9 +61,10 @@ impl<P: Send + 'static, A: Send + 'static> Together<P, A> {
         E: std::fmt::Display + Send + 'static,
     {
         let (sender, answer) = oneshot::channel();
+        let step = Write::begin();
         let begins = {
             let mut queue = self.queue();
-            queue.waiting.push((piece, sender));
+            queue.waiting.push((piece, Waiter { answer: sender, mark: step.mark() }));
             !std::mem::replace(&mut queue.busy, true)
         };
         if begins {
@@ -90,7 +98,7 @@ impl<P, A> AtWork<P, A> {
         E: std::fmt::Display,
     {
         loop {
-            let (pieces, senders): (Vec<_>, Vec<_>) = {
+            let (pieces, waiters): (Vec<_>, Vec<_>) = {
                 let mut queue = self.together.queue();
                 if queue.waiting.is_empty() {
                     queue.busy = false;
@@ -100,11 +108,12 @@ impl<P, A> AtWork<P, A> {
                 let count = queue.waiting.len().min(MOST);
                 queue.waiting.drain(..count).unzip()
             };
+            waiters.iter().for_each(|waiter| waiter.mark.reached());
             match write(pieces).await {
                 Ok(answers) => {
-                    for (sender, answer) in senders.into_iter().zip(answers) {
+                    for (waiter, answer) in waiters.into_iter().zip(answers) {
                         // A caller that went away does not want to know.
-                        let _ = sender.send(answer);
+                        let _ = waiter.answer.send(answer);
                     }
                 }
                 // Each tries alone, and tells its caller what it meets.

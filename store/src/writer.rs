@@ -9,6 +9,7 @@ use crate::StoreError;
 use crate::clock;
 use crate::database::{WriteFuture, connect};
 use crate::file::DatabaseFile;
+use crate::trace::{Mark, Write};
 use sqlx::Executor as _;
 use sqlx::any::AnyConnectOptions;
 use std::future::Future;
@@ -90,6 +91,7 @@ type Settle = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 struct Work<T, E, F> {
     work: F,
+    mark: Mark,
     answer: oneshot::Sender<Result<T, E>>,
 }
 
@@ -104,7 +106,8 @@ where
         tx: &'c mut WriteTx<'_>,
     ) -> Pin<Box<dyn Future<Output = Result<Settle, Failed>> + Send + 'c>> {
         Box::pin(async move {
-            let Work { work, answer } = *self;
+            let Work { work, mark, answer } = *self;
+            mark.reached();
             match work(tx).await {
                 Ok(value) => {
                     let settle: Settle = Box::new(move |committed| {
@@ -178,7 +181,8 @@ impl Writer {
     {
         let stopped = || E::from(StoreError::Uncommitted("the writer has stopped".into()));
         let (answer, result) = oneshot::channel();
-        let job = Message::Job(Box::new(Work { work, answer }));
+        let write = Write::begin();
+        let job = Message::Job(Box::new(Work { work, mark: write.mark(), answer }));
         self.queue.send(job).await.map_err(|_| stopped())?;
         result.await.unwrap_or_else(|_| Err(stopped()))
     }

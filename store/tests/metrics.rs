@@ -61,6 +61,21 @@ fn contract_sts_26_2_the_documentation_names_every_metric_and_no_other() {
     assert_eq!(once.len(), documented.len());
 }
 
+#[test]
+fn the_documentation_names_every_span_and_all_that_it_may_hold() {
+    let page = include_str!("../../docs/tracing.md");
+    let table = |head: &str| {
+        let rows =
+            page.split(head).nth(1).unwrap().lines().skip(2).take_while(|line| line.starts_with("| `"));
+        let mut names: Vec<_> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+        names.sort_unstable();
+        names
+    };
+    let (spans, attributes) = caracal_store::trace::names();
+    assert_eq!(table("| span | kind | what |"), spans);
+    assert_eq!(table("| attribute | of | what |"), attributes);
+}
+
 #[tokio::test]
 async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented_type() {
     metrics::minted("session");
@@ -76,6 +91,8 @@ async fn contract_sts_26_2_every_service_shows_its_own_metrics_in_the_documented
     metrics::resources_served(2);
     metrics::resources_left_out("restricted", 1);
     metrics::name_looked_up(true);
+    metrics::spans_exported(2);
+    metrics::spans_dropped("queue_full", 1);
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     for service in SERVICES {

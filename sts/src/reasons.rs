@@ -5,6 +5,8 @@ use caracal_store::audit::AuditEvent;
 
 /// No event tells of a refusal.
 pub(crate) const UNRECORDED: &str = "unrecorded";
+/// The event says something else.
+const OTHER: &str = "other";
 
 /// What events and decisions give as reasons (contract sts §15.4, §25.3). Whatever else they say is `other`.
 const REASONS: [&str; 39] = [
@@ -57,7 +59,12 @@ pub(crate) fn reason_of(events: &[AuditEvent]) -> &'static str {
         "complete" => event.diagnostics_json.pointer("/0/reason").and_then(serde_json::Value::as_str),
         status => Some(status),
     };
-    REASONS.into_iter().find(|reason| Some(*reason) == said).unwrap_or("other")
+    REASONS.into_iter().find(|reason| Some(*reason) == said).unwrap_or(OTHER)
+}
+
+/// A reason that says more than the code that is answered.
+pub(crate) fn telling(reason: &'static str) -> Option<&'static str> {
+    Some(reason).filter(|reason| ![UNRECORDED, OTHER].contains(reason))
 }
 
 /// A mandate's `use` as a word.

@@ -100,6 +100,7 @@ impl Denial {
     /// The answer.
     pub(crate) fn into_response(self, request_id: &str) -> Response {
         caracal_store::metrics::denied(self.code, self.reason);
+        caracal_store::trace::refused(crate::reasons::telling(self.reason).unwrap_or(self.code));
         let mut refusal =
             Refusal::new(self.status, self.code).because(self.description).of_request(request_id);
         refusal.extra = self.extra;

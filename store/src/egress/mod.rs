@@ -12,6 +12,7 @@ mod resolver;
 pub use error::{EgressError, EgressSetupError};
 pub use options::EgressOptions;
 
+use crate::trace;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Response, Url};
 use resolver::{Guard, Unresolved};
@@ -211,6 +212,8 @@ impl Egress {
 
 async fn call(client: &Client, request: Request, limits: Limits) -> Result<Reply, EgressError> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
+    let method = if request.method() == Method::POST { "POST" } else { "GET" };
+    let step = trace::call(method, request.url().scheme(), &host, request.url().port_or_known_default());
     let exchange = async {
         let response = client.execute(request).await.map_err(|error| failure(&host, &error))?;
         if response.status().is_redirection() {
@@ -220,10 +223,15 @@ async fn call(client: &Client, request: Request, limits: Limits) -> Result<Reply
         let body = read(response, &host, limits.max_bytes).await?;
         Ok(Reply { status, body })
     };
-    match tokio::time::timeout(limits.timeout, exchange).await {
+    let reply = match tokio::time::timeout(limits.timeout, exchange).await {
         Ok(reply) => reply,
         Err(_) => Err(EgressError::Timeout { host: host.clone() }),
+    };
+    match &reply {
+        Ok(reply) => step.answered(reply.status),
+        Err(error) => step.failed(error.reason()),
     }
+    reply
 }
 
 async fn read(mut response: Response, host: &str, limit: usize) -> Result<Vec<u8>, EgressError> {
@@ -267,7 +275,7 @@ fn failure(host: &str, error: &reqwest::Error) -> EgressError {
 }
 
 /// The text of the innermost cause: what is around it repeats the URL.
-fn innermost(error: &dyn Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {
         error = cause;
@@ -275,7 +283,7 @@ fn innermost(error: &dyn Error) -> String {
     error.to_string()
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, EgressSetupError> {
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, EgressSetupError> {
     let pem = std::fs::read(path)
         .map_err(|source| EgressSetupError::ExtraCaUnreadable { path: path.to_owned(), source })?;
     let invalid = |why: String| EgressSetupError::ExtraCaInvalid { path: path.to_owned(), why };

@@ -86,6 +86,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        crate::trace::refused(&self.code);
         let body = ErrorBody::new(self.code, self.description, self.request_id);
         let mut value = serde_json::to_value(body).unwrap_or_default();
         if let Some(object) = value.as_object_mut() {

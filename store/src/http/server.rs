@@ -3,6 +3,7 @@
 use super::connection::{Answer, Connection, Shared, TimedBody};
 use super::draining;
 use crate::metrics::{self, Measure, Service};
+use crate::trace::Tracer;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
@@ -76,8 +77,15 @@ impl Default for ServerLimits {
 }
 
 /// A server that was not told to stop yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Server {
+    own: Own,
+    tracer: Option<Tracer>,
+}
+
+/// What every connection of a server knows of it.
+#[derive(Debug, Clone, Copy)]
+struct Own {
     service: Service,
     limits: ServerLimits,
 }
@@ -86,13 +94,20 @@ impl Server {
     /// A server of `service` with the default limits.
     #[must_use]
     pub fn new(service: Service) -> Self {
-        Self { service, limits: ServerLimits::default() }
+        Self { own: Own { service, limits: ServerLimits::default() }, tracer: None }
     }
 
     /// The server with other limits.
     #[must_use]
     pub fn with_limits(mut self, limits: ServerLimits) -> Self {
-        self.limits = limits;
+        self.own.limits = limits;
+        self
+    }
+
+    /// The server with somebody who records its requests.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Option<Tracer>) -> Self {
+        self.tracer = tracer;
         self
     }
 
@@ -108,8 +123,9 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let _ = listener.local_addr()?;
-        let router = router.layer(Measure(self.service));
-        let places = Arc::new(Semaphore::new(self.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let Self { own, tracer } = self;
+        let router = router.layer(Measure { service: own.service, tracer });
+        let places = Arc::new(Semaphore::new(own.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -121,7 +137,7 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
             };
             let (socket, peer, place) = accepted;
-            let one = self.connection(socket, peer, router.clone(), graceful.watcher());
+            let one = own.connection(socket, peer, router.clone(), graceful.watcher());
             connections.spawn(async move {
                 one.await;
                 drop(place);
@@ -132,14 +148,16 @@ impl Server {
             while connections.join_next().await.is_some() {}
         };
         tokio::select! {
-            finished = tokio::time::timeout(self.limits.shutdown, finish) => if finished.is_err() {
-                tracing::warn!(service = self.service.as_str(), "requests were cut off by the end of the server");
+            finished = tokio::time::timeout(own.limits.shutdown, finish) => if finished.is_err() {
+                tracing::warn!(service = own.service.as_str(), "requests were cut off by the end of the server");
             },
-            never = self.send_away(&listener, &places) => match never {},
+            never = own.send_away(&listener, &places) => match never {},
         }
         Ok(())
     }
+}
 
+impl Own {
     /// Tells everyone who comes that the service is draining, for as long as it is polled.
     async fn send_away(self, listener: &TcpListener, places: &Arc<Semaphore>) -> Infallible {
         let mut connections = JoinSet::new();

@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::gateways::Xds;
+use super::traces::Spans;
 use super::words::Words;
 use prometheus::{
     Counter, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
@@ -54,7 +55,7 @@ impl Builder {
         Ok(metric)
     }
 
-    fn counter(
+    pub(super) fn counter(
         &mut self,
         shown_by: &'static [Service],
         name: &'static str,
@@ -124,6 +125,7 @@ pub(super) struct Catalogue {
     pub(super) audit: Audits,
     pub(super) coordinator: Coordinators,
     pub(super) xds: Xds,
+    pub(super) spans: Spans,
 }
 
 /// What every HTTP face counts.
@@ -206,6 +208,7 @@ impl Catalogue {
             audit: Audits::build(&mut b)?,
             coordinator: Coordinators::build(&mut b)?,
             xds: Xds::build(&mut b)?,
+            spans: Spans::build(&mut b)?,
             registry: b.registry,
             entries: b.entries,
         })

@@ -2,6 +2,7 @@
 
 use super::Service;
 use super::catalogue::catalogue;
+use crate::trace::{self, Tracer};
 use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use http::Method;
@@ -22,15 +23,18 @@ const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// Measures every request of a service.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Measure(pub(crate) Service);
+/// Measures every request of a service, and records it where there is a tracer.
+#[derive(Debug, Clone)]
+pub(crate) struct Measure {
+    pub(crate) service: Service,
+    pub(crate) tracer: Option<Tracer>,
+}
 
 impl<S> Layer<S> for Measure {
     type Service = Measured<S>;
 
     fn layer(&self, inner: S) -> Measured<S> {
-        Measured { service: self.0, inner }
+        Measured { service: self.service, tracer: self.tracer.clone(), inner }
     }
 }
 
@@ -38,6 +42,7 @@ impl<S> Layer<S> for Measure {
 #[derive(Debug, Clone)]
 pub(crate) struct Measured<S> {
     service: Service,
+    tracer: Option<Tracer>,
     inner: S,
 }
 
@@ -59,9 +64,11 @@ where
         let service = self.service;
         let route = request.extensions().get::<MatchedPath>().cloned();
         let method = METHODS.iter().position(|method| method == request.method());
+        let scope = trace::begin(self.tracer.as_ref(), &request, route.as_ref());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let response = scope.around(answer).await?;
+            trace::end(&scope, &response);
             let class = usize::from(response.status().as_u16() / 100).saturating_sub(1);
             let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
             count(service, route, method.unwrap_or(METHODS.len()), class, begun);

@@ -9,6 +9,7 @@ mod exposition;
 mod gateways;
 mod http;
 mod sampled;
+mod traces;
 mod words;
 
 pub use exposition::{Access, Exposition, names};
@@ -265,6 +266,22 @@ pub fn resources_left_out(reason: &'static str, count: usize) {
 /// The name of an upstream was looked up, or could not be.
 pub fn name_looked_up(done: bool) {
     with(|all| all.xds.lookups.count(if done { "done" } else { "failed" }));
+}
+
+/// A collector took so many spans.
+pub fn spans_exported(count: u64) {
+    with(|all| all.spans.exported.inc_by(count));
+}
+
+/// So many spans did not get to a collector.
+pub fn spans_dropped(reason: &'static str, count: u64) {
+    with(|all| all.spans.dropped.add(&[reason], count));
+}
+
+/// How many spans did not get to a collector for this reason.
+#[cfg(test)]
+pub(crate) fn spans_dropped_so_far(reason: &'static str) -> u64 {
+    catalogue().map_or(0, |all| all.spans.dropped.value(&[reason]))
 }
 
 /// A request was too many for `limit`.

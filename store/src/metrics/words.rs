@@ -32,6 +32,12 @@ impl Words {
         self.add(&[word], 1);
     }
 
+    /// How many of what the labels of the family say were counted.
+    #[cfg(test)]
+    pub(super) fn value(&self, words: &[&'static str]) -> u64 {
+        self.family.get_metric_with_label_values(words).map_or(0, |counter| counter.get())
+    }
+
     /// Counts `by` of what the labels of the family say.
     pub(super) fn add(&self, words: &[&'static str], by: u64) {
         let mut key = (self.id, [""; MAX_LABELS]);

@@ -57,6 +57,7 @@ impl Sts {
             let _ = self.vault().matches(request.client_secret.as_deref().unwrap_or_default(), "");
             return Err(Denial::unauthenticated());
         };
+        caracal_store::trace::zone(&application.zone_id);
         if request.gateway.is_some() {
             let own_zone = zone.as_ref() == Some(&application.zone_id) && request.subject_token.is_some();
             return if own_zone { Ok(application) } else { Err(Denial::unauthenticated()) };

@@ -152,9 +152,14 @@ impl Bundle {
         match &self.rules {
             Rules::DenyAll => Ok(Decision::deny(NO_ACTIVE_POLICY_SET)),
             Rules::Compiled { documents, .. } => {
+                let step = caracal_store::trace::policy_evaluation();
                 let begun = std::time::Instant::now();
                 let result = worker::evaluate(documents, input);
                 caracal_store::metrics::policy_evaluated(begun.elapsed(), result.is_ok());
+                if result.is_err() {
+                    step.failed("policy_eval_failed");
+                }
+                drop(step);
                 Decision::from_result(result?)
             }
         }

@@ -16,6 +16,7 @@ use caracal_mandate::id::ZoneId;
 use caracal_store::audit::AuditEvent;
 use caracal_store::metrics::{self, Refresh};
 use caracal_store::model::Provider;
+use caracal_store::trace::with_this_request;
 use caracal_store::{StoreError, WriteTx, ids};
 use serde_json::json;
 use std::time::Duration;
@@ -53,7 +54,7 @@ impl Providers {
         let key = format!("{}/{}", renewal.connection.id, renewal.connection.version);
         let providers = self.clone();
         let flight = move || async move {
-            let task = tokio::spawn(async move { providers.renew_once(&renewal).await });
+            let task = tokio::spawn(with_this_request(async move { providers.renew_once(&renewal).await }));
             task.await.unwrap_or(Err(CredentialError::Store))
         };
         self.0.renewals.join(&key, flight).await

@@ -118,6 +118,7 @@ impl Sts {
         // Before all else: whatever changes after the epochs were read makes it be judged anew.
         let zone =
             Zone::find(connection, &workload.zone_id).await?.ok_or_else(super::admission::unauthenticated)?;
+        caracal_store::trace::zone(&zone.id);
         let bindings: Vec<Binding> = workload.bindings()?;
         let unknown = |text| Denial::new(StatusCode::NOT_FOUND, "resource_not_found", text);
         let binding = bindings.iter().find(|binding| binding.env == wish.env);

@@ -162,6 +162,8 @@ pub(crate) struct UpOptions {
     pub(crate) egress: EgressFlags,
     #[command(flatten)]
     pub(crate) http: crate::http::HttpOptions,
+    #[command(flatten)]
+    pub(crate) traces: crate::traces::TraceOptions,
     /// Walk through one governed request and its revocation, step by step.
     #[arg(long)]
     pub(crate) tour: bool,

@@ -26,11 +26,18 @@ pub(crate) fn local() -> reqwest::ClientBuilder {
 }
 
 impl EgressFlags {
+    /// Certificate authorities that are trusted beside the system's.
+    pub(crate) fn extra_ca_file(&self) -> Option<PathBuf> {
+        self.tls_extra_ca_file.clone().filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// The way out under these options; what cannot be used is said before anything starts.
     pub(crate) fn open(&self) -> Result<Egress, Error> {
-        let extra_ca = self.tls_extra_ca_file.clone().filter(|path| !path.as_os_str().is_empty());
-        let options =
-            EgressOptions::new(&self.private_egress_hosts, &self.dev_loopback_egress_hosts, extra_ca)?;
+        let options = EgressOptions::new(
+            &self.private_egress_hosts,
+            &self.dev_loopback_egress_hosts,
+            self.extra_ca_file(),
+        )?;
         Egress::new(options).map_err(|error| Error::Setting { name: "egress", why: error.to_string() })
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Error {
     Setting { name: &'static str, why: String },
     #[error("the tour: {0}")]
     Tour(String),
+    #[error(transparent)]
+    Traces(#[from] caracal_store::trace::TracesError),
     #[error("the configuration of gateways: {0}")]
     Xds(#[from] caracal_envoy::xds::XdsError),
 }

@@ -5,6 +5,7 @@ use axum::Router;
 use caracal_store::Store;
 use caracal_store::http::{Server, ServerLimits};
 use caracal_store::metrics::{Access, Exposition, Service};
+use caracal_store::trace::Tracer;
 use clap::Args;
 use std::net::IpAddr;
 use tokio::net::TcpListener;
@@ -97,9 +98,11 @@ impl Faces {
         service: Service,
         listener: TcpListener,
         router: Router,
+        tracer: Option<Tracer>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> String {
-        let served = Server::new(service).with_limits(self.limits).serve(listener, router, stop).await;
+        let server = Server::new(service).with_limits(self.limits).with_tracer(tracer);
+        let served = server.serve(listener, router, stop).await;
         served.map_or_else(|error| error.to_string(), |()| String::new())
     }
 }

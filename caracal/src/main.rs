@@ -22,6 +22,7 @@ mod runtime;
 mod services;
 mod status;
 mod tour;
+mod traces;
 mod up;
 
 use clap::{CommandFactory as _, Parser as _};

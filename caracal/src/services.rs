@@ -15,6 +15,7 @@ use caracal_store::http::identify_requests;
 use caracal_store::keys::ZoneKeys;
 use caracal_store::metrics::Service;
 use caracal_store::secrets::Vault;
+use caracal_store::trace::Traces;
 use caracal_sts::Sts;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub(crate) struct Services {
     pub(crate) addresses: Addresses,
     store: Store,
     tasks: JoinSet<(&'static str, String)>,
+    traces: Option<Traces>,
     stop: watch::Sender<bool>,
 }
 
@@ -53,6 +55,7 @@ impl Services {
         folder: &DataFolder,
         secrets: &Secrets,
     ) -> Result<Self, Error> {
+        let traces = options.traces.start(options.egress.extra_ca_file())?;
         let admin = listen("the Admin API", options.bind, options.admin_port).await?;
         let sts = listen("the STS", options.bind, options.sts_port).await?;
         let coordinator = listen("the Coordinator", options.bind, options.coordinator_port).await?;
@@ -80,7 +83,8 @@ impl Services {
                 metrics = caracal_sts::describe_policy(metrics);
             }
             let router = router.merge(metrics.routes());
-            tasks.spawn(async move { (name, faces.serve(service, listener, router, stop).await) });
+            let tracer = traces.as_ref().and_then(|traces| traces.tracer(service));
+            tasks.spawn(async move { (name, faces.serve(service, listener, router, tracer, stop).await) });
         }
         let ingester = routers.audit_ingester;
         let stop_ingester = told(stopped.clone());
@@ -107,7 +111,7 @@ impl Services {
             ("the STS's jobs", String::new())
         });
         tasks.spawn(janitor(store.clone(), told(stopped)));
-        Ok(Self { addresses, store, tasks, stop })
+        Ok(Self { addresses, store, tasks, traces, stop })
     }
 
     /// Starts the server that gateways take their configuration from, where they do.
@@ -137,13 +141,16 @@ impl Services {
         }
     }
 
-    /// Lets requests that are under way finish, then closes the store.
+    /// Lets requests that are under way finish, then closes the store and sends what was recorded of them.
     pub(crate) async fn stop(mut self) {
         let _ = self.stop.send(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
         self.tasks.shutdown().await;
         self.store.close().await;
+        if let Some(traces) = self.traces {
+            traces.stop().await;
+        }
     }
 }
 

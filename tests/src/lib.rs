@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod clock;
+mod collector;
 pub mod drill;
 mod envoy;
 mod leash;
@@ -19,6 +20,7 @@ mod upstream;
 mod world;
 
 pub use clock::Clock;
+pub use collector::{Collector, TraceSpan};
 pub use envoy::{Sidecar, change_filter, gateway_key, refused, sidecar_bootstrap, sidecar_options};
 pub use leash::{Leash, Shared};
 pub use link::{Link, LinkState};

@@ -30,11 +30,11 @@ const SAMPLERS: [&str; 6] = [
 
 /// The collector's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint(Url);
+pub(super) struct Endpoint(Url);
 
 impl Endpoint {
     /// A base address: traces go to `/v1/traces` below it. `name` is what set it.
-    pub fn base(name: &str, text: &str) -> Result<Self, ConfigError> {
+    fn base(name: &str, text: &str) -> Result<Self, ConfigError> {
         let Self(mut url) = Self::of_traces(name, text)?;
         let below = format!("{}/v1/traces", url.path().trim_end_matches('/'));
         url.set_path(&below);
@@ -42,7 +42,7 @@ impl Endpoint {
     }
 
     /// The very address that traces go to. `name` is what set it.
-    pub fn of_traces(name: &str, text: &str) -> Result<Self, ConfigError> {
+    fn of_traces(name: &str, text: &str) -> Result<Self, ConfigError> {
         let url = Url::parse(text).map_err(|_| ConfigError::invalid(name, "is no URL"))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(ConfigError::invalid(name, "is no http or https URL"));
@@ -101,19 +101,20 @@ impl Settings {
         extra_ca_file: Option<PathBuf>,
     ) -> Result<Option<Self>, ConfigError> {
         // What goes along with each request may be a secret, so it may stand in a file.
-        let headers = |name| crate::config::optional(name);
-        let headers = headers("OTEL_EXPORTER_OTLP_TRACES_HEADERS").and_then(|text| {
-            text.map_or_else(|| headers("OTEL_EXPORTER_OTLP_HEADERS"), |text| Ok(Some(text)))
-        })?;
+        let headers_of = |name| Ok::<_, ConfigError>(crate::config::optional(name)?.map(|text| (name, text)));
+        let headers = match headers_of("OTEL_EXPORTER_OTLP_TRACES_HEADERS")? {
+            Some(headers) => Some(headers),
+            None => headers_of("OTEL_EXPORTER_OTLP_HEADERS")?,
+        };
         let variable = |name: &str| match name {
             ENDPOINT => endpoint.map(str::to_owned),
             other => std::env::var(other).ok(),
         };
         let Some(mut settings) = Self::read(variable, version)? else { return Ok(None) };
-        if let Some(headers) = headers {
-            settings.headers = parse_headers(&headers).ok_or_else(|| {
-                ConfigError::invalid("OTEL_EXPORTER_OTLP_HEADERS", "is no list of NAME=VALUE")
-            })?;
+        if let Some((name, text)) = headers {
+            let headers = parse_headers(&text);
+            settings.headers =
+                headers.ok_or_else(|| ConfigError::invalid(name, "is no list of NAME=VALUE"))?;
         }
         settings.extra_ca_file = extra_ca_file;
         settings.describe(EnvResourceDetector::new().detect().iter().map(owned).collect());

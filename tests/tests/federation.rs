@@ -4,7 +4,7 @@
 
 use caracal_mandate::claims::Claims;
 use caracal_mandate::jws::CompactJws;
-use caracal_tests::{Options, Script, Stack, Upstream, World};
+use caracal_tests::{Collector, Options, Script, Stack, Upstream, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -19,7 +19,10 @@ async fn federation_a_user_their_agent_and_their_revocation() {
     let folder = tempfile::tempdir().unwrap();
     let mut provider = Script::plain(&["provider.py", folder.path().to_str().unwrap()]);
     let issuer = provider.said().await;
-    let stack = Stack::start_with(Options::calling_this_machine(&folder.path().join("ca.pem"))).await;
+    let collector = Collector::start().await;
+    let mut options = Options::calling_this_machine(&folder.path().join("ca.pem"));
+    options.environment.extend(collector.environment());
+    let stack = Stack::start_with(options).await;
     let upstream = Upstream::start().await;
     let world = World::configure(&stack, &upstream).await;
     let made = world.operate(Method::POST, &world.path("subject-issuers"), issuer).await;
@@ -58,4 +61,21 @@ async fn federation_a_user_their_agent_and_their_revocation() {
     assert_eq!(upstream.seen().len(), 1, "nothing passed after the revocation");
     script.end().await;
     provider.end().await;
+    call_is_traced(&collector, &[USER, text(&token), text(&before["held"])]).await;
+}
+
+/// The call for the provider's keys belongs to the request that needed them, and no trace says who the user is.
+async fn call_is_traced(collector: &Collector, secrets: &[&str]) {
+    let calls = collector.wait_for(1, |span| span.attributes.contains_key("server.address")).await;
+    let call = &calls[0];
+    let shown = ["http.request.method", "server.address", "http.response.status_code"];
+    assert_eq!(shown.map(|name| call.attributes[name].as_str()), ["GET", "localhost", "200"]);
+    let above = collector.wait_for(1, |span| span.id == call.parent).await;
+    let above = (above[0].trace.as_str(), above[0].name.as_str(), above[0].service.as_str());
+    assert_eq!(above, (call.trace.as_str(), "POST /oauth/2/token", "caracal-sts"));
+    for (_, body) in collector.got() {
+        for secret in secrets {
+            assert!(!body.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "who the user is");
+        }
+    }
 }

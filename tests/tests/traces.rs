@@ -242,7 +242,8 @@ async fn traces_hold_envoys_own_spans_too() {
     let mut world = World::configure(&stack, &upstream).await;
     let envoy = Sidecar::start_with(&stack, &traced_gateway(&stack, &collector), 401).await;
     world.gateway.clone_from(&envoy.url);
-    let mandate = world.mint(&world.agent().await).await;
+    let agent = world.agent().await;
+    let mandate = world.mint(&agent).await;
     let trace = "5af7651916cd43dd8448eb211c80319c";
     assert_eq!(read(&world, &mandate, Some(&traceparent(trace))).await.status(), 200);
     let (whole, _) = exchange(&collector, trace).await;
@@ -251,6 +252,18 @@ async fn traces_hold_envoys_own_spans_too() {
     assert_eq!((envoys.len(), envoys[0].parent.as_str()), (1, AGENT), "{envoys:#?}");
     let sent = header(&upstream.seen().last().unwrap().headers, "traceparent");
     assert_eq!(sent, format!("00-{trace}-{}-01", envoys[0].id), "the upstream is below Envoy");
+
+    // Without the agent's there are two traces, which have the request's id in common.
+    let answer = read(&world, &world.mint(&agent).await, None).await;
+    let request_id = header(answer.headers(), "x-request-id");
+    let sent = header(&upstream.seen().last().unwrap().headers, "traceparent");
+    let sent = Traceparent::parse(sent.as_bytes()).unwrap();
+    let envoys = collector.wait_for(1, |span| span.id == to_hex(&sent.parent_id)).await;
+    assert_eq!(envoys[0].trace, to_hex(&sent.trace_id));
+    let the_sts = |span: &TraceSpan| span.attributes.get("caracal.request_id") == Some(&request_id);
+    let the_sts = collector.wait_for(1, the_sts).await;
+    assert_ne!(the_sts[0].trace, envoys[0].trace);
+    assert_eq!(envoys[0].attributes["guid:x-request-id"], request_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,6 @@ use caracal_store::many::{list, pieces, placeholders};
 use caracal_store::{StoreError, WriteTx, metrics};
 use serde_json::Value;
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 /// An answer that can be replayed.
 #[derive(Debug, Clone, PartialEq)]
@@ -285,8 +284,6 @@ pub(crate) const INVOCATION_CREATE: &str = "invocation.create.v2";
 pub(crate) const DELEGATION_CREATE: &str = "delegation.create.v2";
 
 fn digest(bytes: &[u8]) -> String {
-    hmac_sha256::Hash::hash(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    caracal_mandate::gateway_signature::to_hex(hash.as_ref())
 }

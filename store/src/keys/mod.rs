@@ -20,7 +20,7 @@ use caracal_mandate::jwks::Jwk;
 use caracal_mandate::jws::{self, CompactJws};
 use caracal_mandate::recent::Recent;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use stored::{KeySet, NewKey};
 
 /// How far clocks may differ, in seconds (contract sts §10.1).
@@ -214,16 +214,27 @@ impl ZoneKeys {
             let claims = signed_claims(set, token)?;
             return check(&claims, expected, now).map(|()| claims);
         }
-        let signed = || self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = signed().find(token.as_bytes(), |signed| Arc::ptr_eq(&signed.set, set));
+        let known = self.signed().find(token.as_bytes(), |signed| Arc::ptr_eq(&signed.set, set));
         if let Some(Signed { claims, .. }) = known {
             return check(&claims, expected, now).map(|()| Claims::clone(&claims));
         }
         let claims = Arc::new(signed_claims(set, token)?);
         check(&claims, expected, now)?;
         let known = Signed { set: Arc::clone(set), claims: Arc::clone(&claims) };
-        signed().remember(token.as_bytes(), known, token.len().saturating_mul(2));
+        self.signed().remember(token.as_bytes(), known, token.len().saturating_mul(2));
         Ok(Claims::clone(&claims))
+    }
+
+    /// The zone that a session mandate names, if it was verified before: these very bytes. Whether they verify still is
+    /// another question.
+    #[must_use]
+    pub fn zone_of_known(&self, token: &str) -> Option<ZoneId> {
+        let known = self.signed().find(token.as_bytes(), |_| true);
+        known.map(|signed| signed.claims.zone_id.clone())
+    }
+
+    fn signed(&self) -> MutexGuard<'_, Recent<Signed>> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn create_first(&self, zone: &ZoneId) -> Result<(), StoreError> {

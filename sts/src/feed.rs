@@ -16,6 +16,9 @@ use std::time::Duration;
 const MAX_DELTA: usize = 4096;
 /// How often the database is asked, should another replica have written.
 const POLL: Duration = Duration::from_secs(1);
+/// How long changes gather for a gateway that is behind already when it asks. They come faster than it asks then, and an
+/// answer with many costs it and us little more than one with a few. Who waits for a change is told at once.
+const GATHER: Duration = Duration::from_millis(3);
 /// A gateway that was silent for so long is forgotten, in milliseconds. It stopped counting long before.
 const FORGET_GATEWAY: i64 = 24 * 3_600_000;
 /// The longest wait, in seconds.
@@ -26,12 +29,17 @@ impl Sts {
     pub(crate) async fn feed(&self, since: Generation, wait: Duration) -> Result<FeedResponse, StoreError> {
         let mut changes = self.store().changes();
         let deadline = tokio::time::Instant::now() + wait;
+        let mut has_waited = since.0 == 0;
         loop {
             changes.mark_unchanged();
             let current = self.generation().await?;
             if since.0 == 0 || since != current {
+                if !has_waited {
+                    tokio::time::sleep(GATHER.min(wait)).await;
+                }
                 return self.answer_feed(since).await;
             }
+            has_waited = true;
             let next = deadline.min(tokio::time::Instant::now() + POLL);
             let moved = tokio::time::timeout_at(next, changes.changed()).await;
             let stopped = matches!(moved, Ok(Err(_)));

@@ -176,3 +176,28 @@ async fn contract_sts_20_keys_are_made_once_rotate_and_survive() {
     let keys = ZoneKeys::new(store, Vault::new(KEY, None, b"h").unwrap());
     assert!(verify(keys, token, MandateUse::Session).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contract_sts_10_1_a_gateways_mandate_is_known_as_signed_here_and_no_other_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_with_zone(&dir).await;
+    let keys = ZoneKeys::new(store.clone(), Vault::new(KEY, None, b"h").unwrap());
+    let claims = Claims { usage: MandateUse::Gateway, ..claims(&store) };
+    let verify = async |token: &str| keys.verify(&zone(), token, "http://sts", MandateUse::Gateway).await;
+    let token = keys.sign(&claims).await.unwrap();
+    // The first time it is known, the second time it is verified.
+    for _ in 0..2 {
+        assert_eq!(verify(&token).await.unwrap(), claims);
+    }
+    let signed = keys.sign(&claims).await.unwrap();
+    let (unsigned, signature) = signed.rsplit_once('.').unwrap();
+    let other = keys.sign(&Claims { sub: "somebody".to_owned(), ..claims.clone() }).await.unwrap();
+    let (body_of_other, _) = other.rsplit_once('.').unwrap();
+    for forged in [format!("{body_of_other}.{signature}"), format!("{unsigned}.{}", "A".repeat(86))] {
+        assert!(matches!(verify(&forged).await, Err(MandateError::Signature)), "{forged}");
+    }
+    // What was signed by keys that do not count any more is not known by its bytes either.
+    keys.rotate(&zone(), "r1").await.unwrap().unwrap();
+    keys.rotate(&zone(), "r2").await.unwrap().unwrap();
+    assert!(matches!(verify(&signed).await, Err(MandateError::Signature)));
+}

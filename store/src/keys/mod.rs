@@ -77,10 +77,14 @@ pub struct ZoneKeys {
     vault: Vault,
     kept: Arc<RwLock<HashMap<ZoneId, Arc<KeySet>>>>,
     signed: Arc<Mutex<Recent<Signed>>>,
+    /// The mandates for gateways that were signed here, and by which keys.
+    minted: Arc<Mutex<Recent<Arc<KeySet>>>>,
 }
 
 /// Session mandates whose signature was found good, in memory at most so many.
 const SIGNED: usize = 2048;
+/// Mandates that were signed here and have not been shown yet, in memory at most so many.
+const MINTED: usize = 4096;
 
 /// What the signature of a token proved, and by which keys.
 #[derive(Debug, Clone)]
@@ -93,7 +97,13 @@ impl ZoneKeys {
     /// Keys from this store, sealed by this vault.
     #[must_use]
     pub fn new(store: Store, vault: Vault) -> Self {
-        Self { store, vault, kept: Arc::default(), signed: Arc::new(Mutex::new(Recent::new(SIGNED))) }
+        Self {
+            store,
+            vault,
+            kept: Arc::default(),
+            signed: Arc::new(Mutex::new(Recent::new(SIGNED))),
+            minted: Arc::new(Mutex::new(Recent::new(MINTED))),
+        }
     }
 
     /// Signs the claims with the zone's newest key, which is made where there is none yet.
@@ -103,14 +113,14 @@ impl ZoneKeys {
             self.create_first(&claims.zone_id).await?;
             set = self.current(&claims.zone_id).await?;
         }
-        sign_with(&set, claims)
+        self.sign_with(&set, claims)
     }
 
     /// Like [`Self::sign`], for a caller who read the zone's row in the transaction that grants what is signed: `epoch`
     /// is the row's epoch of keys.
     pub async fn sign_as_of(&self, claims: &Claims, epoch: AuthorityEpoch) -> Result<String, StoreError> {
         match self.kept(&claims.zone_id).filter(|set| set.epoch >= epoch && set.exists) {
-            Some(set) => sign_with(&set, claims),
+            Some(set) => self.sign_with(&set, claims),
             None => self.sign(claims).await,
         }
     }
@@ -201,6 +211,19 @@ impl ZoneKeys {
         self.kept.write().unwrap_or_else(PoisonError::into_inner).remove(zone);
     }
 
+    /// A gateway shows its mandate soon, and here: whoever signed these very bytes need not verify them.
+    fn sign_with(&self, set: &Arc<KeySet>, claims: &Claims) -> Result<String, StoreError> {
+        let (key_id, pair) = set.signing.as_ref().ok_or(StoreError::Seal("opened"))?;
+        let payload = claims.to_json().map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let input = jws::signing_input(key_id, &payload);
+        let signature = pair.sign(input.as_bytes())?;
+        let token = jws::with_signature(input, &signature);
+        if claims.usage == MandateUse::Gateway {
+            self.minted().remember(token.as_bytes(), Arc::clone(set), 0);
+        }
+        Ok(token)
+    }
+
     /// Session mandates come again with every call of their holder, so the signature of each is verified once by the same
     /// keys; what the claims say is checked each time.
     fn verify_by(
@@ -211,7 +234,8 @@ impl ZoneKeys {
     ) -> Result<Claims, MandateError> {
         let now = self.store.now();
         if expected.usage != MandateUse::Session {
-            let claims = signed_claims(set, token)?;
+            let claims =
+                if self.takes_as_ours(set, token) { claims_of(token)? } else { signed_claims(set, token)? };
             return check(&claims, expected, now).map(|()| claims);
         }
         let known = self.signed().find(token.as_bytes(), |signed| Arc::ptr_eq(&signed.set, set));
@@ -231,6 +255,21 @@ impl ZoneKeys {
     pub fn zone_of_known(&self, token: &str) -> Option<ZoneId> {
         let known = self.signed().find(token.as_bytes(), |_| true);
         known.map(|signed| signed.claims.zone_id.clone())
+    }
+
+    /// Whether these very bytes were signed here by these keys. It is told once: most mandates come once, and the memory is
+    /// for those that are yet to come.
+    fn takes_as_ours(&self, set: &Arc<KeySet>, token: &str) -> bool {
+        let mut is_ours = false;
+        self.minted().find(token.as_bytes(), |by| {
+            is_ours = Arc::ptr_eq(by, set);
+            false
+        });
+        is_ours
+    }
+
+    fn minted(&self) -> MutexGuard<'_, Recent<Arc<KeySet>>> {
+        self.minted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signed(&self) -> MutexGuard<'_, Recent<Signed>> {
@@ -268,14 +307,6 @@ impl ZoneKeys {
     }
 }
 
-fn sign_with(set: &KeySet, claims: &Claims) -> Result<String, StoreError> {
-    let (key_id, pair) = set.signing.as_ref().ok_or(StoreError::Seal("opened"))?;
-    let payload = claims.to_json().map_err(|error| StoreError::corrupt(error.to_string()))?;
-    let input = jws::signing_input(key_id, &payload);
-    let signature = pair.sign(input.as_bytes())?;
-    Ok(jws::with_signature(input, &signature))
-}
-
 /// The claims of a token that one of these keys signed.
 fn signed_claims(set: &KeySet, token: &str) -> Result<Claims, MandateError> {
     let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
@@ -285,6 +316,12 @@ fn signed_claims(set: &KeySet, token: &str) -> Result<Claims, MandateError> {
     if !NativeVerifier.verify(&key.1, jws.signing_input(), &signature) {
         return Err(MandateError::Signature);
     }
+    claims_of(token)
+}
+
+/// The claims of a token whose signature is good.
+fn claims_of(token: &str) -> Result<Claims, MandateError> {
+    let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
     let payload = jws.payload().map_err(|_| MandateError::Malformed)?;
     Claims::from_json(&payload).map_err(|_| MandateError::Malformed)
 }

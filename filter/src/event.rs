@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
+use caracal_mandate::gateway_signature::to_hex;
 use caracal_mandate::mcp::McpName;
 use caracal_mandate::verdict::DenyReason;
 
-use crate::members::{Members, push_decimal, push_hex, push_text};
+use crate::members::{Members, push_decimal, push_text};
 
 /// What the places of a row mean: [`Event::write_own`] writes all of them but the first, which says what it shares.
 pub(crate) const COLUMNS: &str = r#"["as","seq","occurred_at","request_id","metadata.latency_ms","metadata.response_bytes","decision","metadata.trace_id","metadata.mcp","metadata.revocation_interrupted","metadata.expiry_interrupted"]"#;
@@ -182,10 +183,8 @@ impl Shared for Presented<'_> {
     fn write(&self, json: &mut String) {
         let mut event = Members::begin(json);
         let mut metadata = event.object("metadata");
-        if let Some(fingerprint) = self.subject_fingerprint {
-            metadata.name("subject_fingerprint");
-            push_hex(metadata.json, fingerprint);
-        }
+        let fingerprint = self.subject_fingerprint.map(|bytes| to_hex(&bytes));
+        metadata.text("subject_fingerprint", fingerprint.as_deref());
         metadata.text("jti", self.jti.as_deref());
         metadata.end();
         event.end();

@@ -83,18 +83,6 @@ pub(crate) fn push_text(json: &mut String, text: &str) {
     }
 }
 
-/// Bytes as text in lower-case hex.
-pub(crate) fn push_hex(json: &mut String, bytes: [u8; 8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    json.push('"');
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            json.push(DIGITS.get(usize::from(nibble)).map_or('0', |digit| char::from(*digit)));
-        }
-    }
-    json.push('"');
-}
-
 pub(crate) fn push_decimal(json: &mut String, mut number: u64) {
     let mut digits = [0_u8; 20];
     let mut count = 0;

@@ -234,8 +234,11 @@ impl ZoneKeys {
     ) -> Result<Claims, MandateError> {
         let now = self.store.now();
         if expected.usage != MandateUse::Session {
-            let claims =
-                if self.takes_as_ours(set, token) { claims_of(token)? } else { signed_claims(set, token)? };
+            let jws = split(token)?;
+            if !self.takes_as_ours(set, token) {
+                check_signature(set, &jws)?;
+            }
+            let claims = claims_of(&jws)?;
             return check(&claims, expected, now).map(|()| claims);
         }
         let known = self.signed().find(token.as_bytes(), |signed| Arc::ptr_eq(&signed.set, set));
@@ -309,19 +312,25 @@ impl ZoneKeys {
 
 /// The claims of a token that one of these keys signed.
 fn signed_claims(set: &KeySet, token: &str) -> Result<Claims, MandateError> {
-    let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
+    let jws = split(token)?;
+    check_signature(set, &jws)?;
+    claims_of(&jws)
+}
+
+fn split(token: &str) -> Result<CompactJws<'_>, MandateError> {
+    CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)
+}
+
+fn check_signature(set: &KeySet, jws: &CompactJws<'_>) -> Result<(), MandateError> {
     let key_id = jws.key_id().map_err(|_| MandateError::Malformed)?;
     let signature = jws.signature().map_err(|_| MandateError::Malformed)?;
     let key = set.verification.iter().find(|(id, _)| *id == key_id).ok_or(MandateError::Signature)?;
-    if !NativeVerifier.verify(&key.1, jws.signing_input(), &signature) {
-        return Err(MandateError::Signature);
-    }
-    claims_of(token)
+    let is_good = NativeVerifier.verify(&key.1, jws.signing_input(), &signature);
+    if is_good { Ok(()) } else { Err(MandateError::Signature) }
 }
 
 /// The claims of a token whose signature is good.
-fn claims_of(token: &str) -> Result<Claims, MandateError> {
-    let jws = CompactJws::split(token.as_bytes()).map_err(|_| MandateError::Malformed)?;
+fn claims_of(jws: &CompactJws<'_>) -> Result<Claims, MandateError> {
     let payload = jws.payload().map_err(|_| MandateError::Malformed)?;
     Claims::from_json(&payload).map_err(|_| MandateError::Malformed)
 }

@@ -7,6 +7,7 @@ use caracal_envoy::{BootstrapOptions, Endpoint, Shape, SidecarOptions, render};
 use caracal_mandate::id::{GatewayId, ResourceIdentifier, ZoneId};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// How many verified tokens the native cache may hold: as many as the filter's.
 const CACHED_TOKENS: u32 = 4096;
@@ -71,6 +72,21 @@ fn plain(filter: &Value, others: Vec<Value>) -> Value {
         filters.extend(router);
     }
     bootstrap
+}
+
+/// This module, which knows nothing of Caracal, and nothing else.
+pub(crate) fn module(filter: &Value, module: &Path) -> Value {
+    let wasm = json!({
+        "name": "module",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {"name": "module", "vm_config": {
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": module.to_string_lossy()}},
+            }},
+        },
+    });
+    plain(filter, vec![wasm])
 }
 
 /// No filter at all.

@@ -11,12 +11,15 @@ use crate::load::{Plan, Report, run};
 use crate::machine::{Machine, memory};
 use crate::stack::Stack;
 use crate::world::{Agent, World, good};
-use crate::{Options, Parted, envoy_config, gateway_authz, gateway_revocation, gateway_scale, upstream};
+use crate::{
+    Options, Parted, envoy_config, gateway_authz, gateway_revocation, gateway_scale, least_module, upstream,
+};
 use reqwest::Method;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 pub(crate) const ROUNDS: u32 = 5;
 /// Mandates of each round that no Envoy has seen.
@@ -44,11 +47,21 @@ enum Door {
     Asking,
     FilterFresh,
     NativeUncached,
+    Empty,
+    Verifying,
 }
 
 impl Door {
-    const ALL: [Self; 6] =
-        [Self::Filter, Self::NativeCached, Self::Bare, Self::Asking, Self::FilterFresh, Self::NativeUncached];
+    const ALL: [Self; 8] = [
+        Self::Filter,
+        Self::NativeCached,
+        Self::Bare,
+        Self::Asking,
+        Self::FilterFresh,
+        Self::NativeUncached,
+        Self::Empty,
+        Self::Verifying,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -58,18 +71,28 @@ impl Door {
             Self::Asking => "ext_authz",
             Self::FilterFresh => "never_seen_mandate",
             Self::NativeUncached => "jwt_authn_uncached",
+            Self::Empty => "empty_module",
+            Self::Verifying => "verifying_module",
         }
+    }
+
+    /// Whether it lets everything pass: it is there to show what a filter could come to.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Bare | Self::Empty | Self::Verifying)
     }
 }
 
 /// What one may be held against the other: a share of its rate, and where there is one its goal. What no filter at all
-/// comes to bounds what any filter can.
-const SHARES: [(&str, Door, Door, Option<f64>); 6] = [
+/// comes to bounds what any filter can, and what a module that does next to nothing comes to what any module can.
+const SHARES: [(&str, Door, Door, Option<f64>); 9] = [
     ("local_decision_to_jwt_authn_cached", Door::Filter, Door::NativeCached, Some(1.0)),
+    ("empty_module_to_jwt_authn_cached", Door::Empty, Door::NativeCached, None),
     ("local_decision_to_no_filter", Door::Filter, Door::Bare, Some(0.75)),
+    ("empty_module_to_no_filter", Door::Empty, Door::Bare, None),
     ("local_decision_to_ext_authz", Door::Filter, Door::Asking, Some(3.0)),
     ("no_filter_to_ext_authz", Door::Bare, Door::Asking, None),
     ("never_seen_to_jwt_authn_uncached", Door::FilterFresh, Door::NativeUncached, Some(1.5)),
+    ("verifying_module_to_jwt_authn_uncached", Door::Verifying, Door::NativeUncached, None),
     ("no_filter_to_jwt_authn_uncached", Door::Bare, Door::NativeUncached, None),
 ];
 
@@ -160,7 +183,10 @@ struct Doors {
     bare: Envoy,
     asking: Envoy,
     native_uncached: Envoy,
+    empty: Envoy,
+    verifying: Envoy,
     warm: String,
+    _modules: TempDir,
 }
 
 impl Doors {
@@ -182,13 +208,24 @@ impl Doors {
         let filter = envoy_config::filter(binaries, stack, world, upstream)?;
         let native = |is_cached| envoy_config::native(&filter, &issuer, &keys, is_cached);
         let asking = envoy_config::asking(&filter, gateway_authz::start(&warm)?);
+        let modules = tempfile::Builder::new().prefix("m").tempdir_in(&binaries.scratch)?;
+        let module = |name: &str, code: Vec<u8>| {
+            let file = modules.path().join(name);
+            std::fs::write(&file, code).map_err(Error::file(&file))?;
+            Ok::<_, Error>(envoy_config::module(&filter, &file))
+        };
+        let empty = module("empty.wasm", least_module::empty()?)?;
+        let verifying = module("verifying.wasm", least_module::verifying(&warm, &keys)?)?;
         Ok(Self {
             filter: Envoy::start(binaries, stack, &filter).await?,
             native_cached: Envoy::start(binaries, stack, &native(true)).await?,
             bare: Envoy::start(binaries, stack, &envoy_config::bare(&filter)).await?,
             asking: Envoy::start(binaries, stack, &asking).await?,
             native_uncached: Envoy::start(binaries, stack, &native(false)).await?,
+            empty: Envoy::start(binaries, stack, &empty).await?,
+            verifying: Envoy::start(binaries, stack, &verifying).await?,
             warm,
+            _modules: modules,
         })
     }
 
@@ -199,6 +236,8 @@ impl Doors {
             Door::Bare => &self.bare,
             Door::Asking => &self.asking,
             Door::NativeUncached => &self.native_uncached,
+            Door::Empty => &self.empty,
+            Door::Verifying => &self.verifying,
         }
     }
 
@@ -214,7 +253,7 @@ impl Doors {
             let what = |case: &str| format!("{} {case}", door.name());
             expect_soon(&what("a good mandate"), address, &call("GET", address, Some(&self.warm)), &[200])
                 .await?;
-            if door == Door::Bare {
+            if door.is_open() {
                 continue;
             }
             let cases = [

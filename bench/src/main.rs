@@ -14,6 +14,7 @@ mod gateway_authz;
 mod gateway_load;
 mod gateway_revocation;
 mod gateway_scale;
+mod least_module;
 mod load;
 mod machine;
 mod mint;

@@ -5,6 +5,7 @@ use p256::AffinePoint;
 use p256::ecdsa::VerifyingKey;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use p256::elliptic_curve::point::AffineCoordinates as _;
+use sha2::{Digest as _, Sha256};
 
 /// Verifies with `p256`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +18,7 @@ impl Es256Verifier for PureVerifier {
         let Some(key) = point.and_then(|point| VerifyingKey::from_affine(point).ok()) else { return false };
         let Ok(signature) = p256::ecdsa::Signature::from_slice(&signature.0) else { return false };
         // The hash of the one SHA-256 that is in the module anyway.
-        key.verify_prehash(&hmac_sha256::Hash::hash(message), &signature).is_ok()
+        key.verify_prehash(&Sha256::digest(message), &signature).is_ok()
     }
 }
 

@@ -2,7 +2,8 @@
 //! and body.
 
 use crate::id::GatewayId;
-use hmac_sha256::{HMAC, Hash};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
 
 /// Header with the unix seconds of signing, decimal.
 pub const TIMESTAMP_HEADER: &str = "x-caracal-gateway-timestamp";
@@ -27,9 +28,9 @@ pub enum KeyError {
     TooShort,
 }
 
-/// The shared key. Never printed.
+/// The shared key, as what it makes of nothing yet. Never printed.
 #[derive(Clone)]
-pub struct GatewayKey(Vec<u8>);
+pub struct GatewayKey(Hmac<Sha256>);
 
 impl std::fmt::Debug for GatewayKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,7 +57,14 @@ impl GatewayKey {
     /// Reads a key from hex.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
         let bytes = from_hex(text.trim()).ok_or(KeyError::NotHex)?;
-        if bytes.len() < MIN_KEY_BYTES { Err(KeyError::TooShort) } else { Ok(Self(bytes)) }
+        Self::new(&bytes)
+    }
+
+    fn new(bytes: &[u8]) -> Result<Self, KeyError> {
+        if bytes.len() < MIN_KEY_BYTES {
+            return Err(KeyError::TooShort);
+        }
+        Hmac::new_from_slice(bytes).map(Self).map_err(|_| KeyError::TooShort)
     }
 
     /// The signature in lower-case hex.
@@ -76,7 +84,7 @@ impl GatewayKey {
     /// nothing of the key.
     #[must_use]
     pub fn configuration_credential(&self, gateway: &GatewayId) -> String {
-        to_hex(&HMAC::mac(format!("caracal gateway configuration\n{gateway}").as_bytes(), &self.0))
+        to_hex(&self.mac_of(&["caracal gateway configuration", gateway.as_str()]))
     }
 
     /// Is this the gateway's credential? Compares in constant time.
@@ -86,10 +94,14 @@ impl GatewayKey {
     }
 
     fn mac(&self, signed: &Signed<'_>) -> [u8; 32] {
-        let digest = to_hex(&Hash::hash(signed.body));
+        let digest = to_hex(&Sha256::digest(signed.body));
         let method = signed.method.to_ascii_uppercase();
-        let text = [signed.timestamp, signed.nonce, method.as_str(), signed.path, digest.as_str()].join("\n");
-        HMAC::mac(text.as_bytes(), &self.0)
+        self.mac_of(&[signed.timestamp, signed.nonce, method.as_str(), signed.path, digest.as_str()])
+    }
+
+    /// Of these lines.
+    fn mac_of(&self, lines: &[&str]) -> [u8; 32] {
+        self.0.clone().chain_update(lines.join("\n")).finalize().into_bytes().into()
     }
 }
 
@@ -101,8 +113,12 @@ fn same(given: &[u8], expected: &[u8]) -> bool {
 /// Lower-case hex.
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    text
 }
 
 /// Bytes from hex of either case; `None` for anything else.
@@ -122,7 +138,7 @@ mod tests {
 
     #[test]
     fn contract_gateway_a10_vector() {
-        let key = GatewayKey(b"gateway-signing-key-with-entropy".to_vec());
+        let key = GatewayKey::new(b"gateway-signing-key-with-entropy").unwrap();
         let signed = Signed {
             timestamp: "1700000000",
             nonce: "req-123",

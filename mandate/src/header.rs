@@ -5,6 +5,7 @@
 
 use crate::gateway_signature::to_hex;
 use crate::jws::MAX_TOKEN_BYTES;
+use sha2::{Digest as _, Sha256};
 
 /// The longest request id that is kept.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -58,7 +59,7 @@ pub fn bearer_bytes(value: &[u8]) -> Result<&[u8], BearerError> {
 /// What evidence calls a token by, in hex: the first eight bytes of its SHA-256 (contract gateway §A18).
 #[must_use]
 pub fn fingerprint(token: &[u8]) -> [u8; 8] {
-    hmac_sha256::Hash::hash(token).first_chunk().copied().unwrap_or_default()
+    Sha256::digest(token).first_chunk().copied().unwrap_or_default()
 }
 
 /// The caller's request id when it may be kept: 1 to 128 visible ASCII characters.

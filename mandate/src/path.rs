@@ -111,39 +111,72 @@ pub fn percent_decode(input: &[u8]) -> Result<Cow<'_, [u8]>, PathError> {
 /// becomes an upper-case escape.
 #[must_use]
 pub fn escape_path(path: &[u8]) -> String {
-    escape(path, is_kept)
+    let mut escaped = String::with_capacity(path.len());
+    escape(&mut escaped, path, &KEPT_IN_PATH, push_escape);
+    escaped
 }
 
-fn is_kept(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@'
-        )
+const KEPT_IN_PATH: Kept = Kept::letters_digits_and(b"-_.~$&+,/:;=@");
+
+/// Bytes of ASCII that stay as they are, by their values.
+pub(crate) struct Kept([bool; 128]);
+
+impl Kept {
+    /// Letters, digits and these.
+    pub(crate) const fn letters_digits_and(others: &[u8]) -> Self {
+        let mut kept = [false; 128];
+        let mut byte = 0_u8;
+        let mut left = kept.as_mut_slice();
+        while let Some((is_kept, rest)) = left.split_first_mut() {
+            *is_kept = byte.is_ascii_alphanumeric() || holds(others, byte);
+            byte = byte.wrapping_add(1);
+            left = rest;
+        }
+        Self(kept)
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0.get(usize::from(byte)).is_some_and(|is_kept| *is_kept)
+    }
+}
+
+const fn holds(bytes: &[u8], wanted: u8) -> bool {
+    let mut left = bytes;
+    while let Some((byte, rest)) = left.split_first() {
+        if *byte == wanted {
+            return true;
+        }
+        left = rest;
+    }
+    false
 }
 
 /// Whether a raw path is what [`escape_path`] makes of it once it is decoded: nothing in it is escaped, and nothing needs
 /// to be. Says nothing of traversal.
 #[must_use]
 pub fn stays_as_it_is(raw: &[u8]) -> bool {
-    raw.first() == Some(&b'/') && raw.iter().all(|byte| is_kept(*byte))
+    raw.first() == Some(&b'/') && raw.iter().all(|byte| KEPT_IN_PATH.has(*byte))
 }
 
-/// Escapes every byte that `keep` does not name.
-pub(crate) fn escape(input: &[u8], keep: impl Fn(u8) -> bool) -> String {
+/// Writes what is kept as it is, in as long pieces as there are, and hands every other byte on.
+pub(crate) fn escape(escaped: &mut String, input: &[u8], kept: &Kept, other: fn(&mut String, u8)) {
+    let mut left = input;
+    loop {
+        let plain = left.iter().take_while(|byte| kept.has(**byte)).count();
+        let (plain, rest) = left.split_at_checked(plain).unwrap_or_default();
+        // All of it is ASCII.
+        escaped.push_str(std::str::from_utf8(plain).unwrap_or_default());
+        let Some((byte, rest)) = rest.split_first() else { return };
+        other(escaped, *byte);
+        left = rest;
+    }
+}
+
+/// Writes an upper-case escape.
+pub(crate) fn push_escape(escaped: &mut String, byte: u8) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
-    let mut escaped = String::with_capacity(input.len());
-    for byte in input.iter().copied() {
-        if keep(byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push('%');
-            escaped.push(digit(byte >> 4));
-            escaped.push(digit(byte & 0x0f));
-        }
-    }
-    escaped
+    escaped.extend(['%', digit(byte >> 4), digit(byte & 0x0f)]);
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

@@ -3,13 +3,14 @@
 //! The STS answers an exchange with a [`Directive`]. [`UpstreamUrl`] parses its address and joins the
 //! caller's path and query to it; [`Directive::credential`] says what to put into the request.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
 use crate::header;
 use crate::id::{ResourceIdentifier, ZoneId};
-use crate::path::{DecodedPath, PathError, escape, escape_path, percent_decode};
+use crate::path::{DecodedPath, Kept, PathError, escape, escape_path, percent_decode, push_escape};
 
 /// Why a request cannot be sent upstream.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -150,8 +151,8 @@ impl UpstreamUrl {
         let mut target = escape_path(&join_path(self.base_path.as_bytes(), path.as_bytes()));
         let mut own = parse_query(self.query.as_deref().unwrap_or_default().as_bytes())?;
         if let Some((name, value)) = credential {
-            own.retain(|(other, _)| other != name.as_bytes());
-            insert(&mut own, name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            own.retain(|(other, _)| **other != *name.as_bytes());
+            insert(&mut own, name.as_bytes(), value.as_bytes());
         }
         let mut merged = parse_query(query.unwrap_or_default())?;
         merged.retain(|(name, _)| !own.iter().any(|(other, _)| other == name));
@@ -365,20 +366,21 @@ pub fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 pub fn form_encode(fields: &[(&str, &[u8])]) -> String {
     let mut query = Query::new();
     for (name, value) in fields {
-        insert(&mut query, name.as_bytes().to_vec(), value.to_vec());
+        insert(&mut query, name.as_bytes(), *value);
     }
     encode_query(&query)
 }
 
 /// Query parameters sorted by name, the values of one name in order.
-type Query = Vec<(Vec<u8>, Vec<u8>)>;
+type Query<'a> = Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>;
 
-fn insert(query: &mut Query, name: Vec<u8>, value: Vec<u8>) {
+fn insert<'a>(query: &mut Query<'a>, name: impl Into<Cow<'a, [u8]>>, value: impl Into<Cow<'a, [u8]>>) {
+    let (name, value) = (name.into(), value.into());
     let at = query.iter().position(|(other, _)| *other > name).unwrap_or(query.len());
     query.insert(at, (name, value));
 }
 
-fn parse_query(query: &[u8]) -> Result<Query, UpstreamError> {
+fn parse_query(query: &[u8]) -> Result<Query<'_>, UpstreamError> {
     if query.contains(&b';') {
         return Err(UpstreamError::Query);
     }
@@ -392,27 +394,32 @@ fn parse_query(query: &[u8]) -> Result<Query, UpstreamError> {
     Ok(parsed)
 }
 
-fn unescape_query(text: &[u8]) -> Result<Vec<u8>, UpstreamError> {
+fn unescape_query(text: &[u8]) -> Result<Cow<'_, [u8]>, UpstreamError> {
+    if !text.contains(&b'+') {
+        return percent_decode(text).map_err(|_| UpstreamError::Query);
+    }
     let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    percent_decode(&spaced).map(std::borrow::Cow::into_owned).map_err(|_| UpstreamError::Query)
+    let decoded = percent_decode(&spaced).map_err(|_| UpstreamError::Query)?;
+    Ok(Cow::Owned(decoded.into_owned()))
 }
 
-fn encode_query(query: &Query) -> String {
-    let mut encoded = String::new();
+fn encode_query(query: &Query<'_>) -> String {
+    const KEPT: Kept = Kept::letters_digits_and(b"-_.~");
+    let other = |encoded: &mut String, byte| match byte {
+        b' ' => encoded.push('+'),
+        byte => push_escape(encoded, byte),
+    };
+    let sizes = query.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(16));
+    let mut encoded = String::with_capacity(sizes.fold(0, usize::saturating_add));
     for (name, value) in query {
         if !encoded.is_empty() {
             encoded.push('&');
         }
-        encoded.push_str(&escape_query(name));
+        escape(&mut encoded, name, &KEPT, other);
         encoded.push('=');
-        encoded.push_str(&escape_query(value));
+        escape(&mut encoded, value, &KEPT, other);
     }
     encoded
-}
-
-fn escape_query(text: &[u8]) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte);
-    escape(text, keep).replace(' ', "+")
 }
 
 /// Joins two decoded paths: an empty or root side yields the other one unchanged, else the join is

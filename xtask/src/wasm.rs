@@ -21,6 +21,8 @@ const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_RUSTDOC: &str = "/usr/bin/rustdoc";
 const DEBIAN_WASI_LIBC: &str = "/usr/lib/wasm32-wasi";
+/// Vectors, by which SHA-256 is computed.
+const VECTORS: &str = "-Ctarget-feature=+simd128";
 
 /// The WebAssembly targets that we build for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,11 +140,21 @@ impl Toolchain {
             for variable in ["CARGO", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"] {
                 command.env_remove(variable);
             }
-            if self.target == Target::Wasi {
-                command.env("RUSTFLAGS", format!("-Lnative={DEBIAN_WASI_LIBC}"));
-            }
+        }
+        let flags = self.flags();
+        if !flags.is_empty() {
+            command.env("RUSTFLAGS", flags);
         }
         command
+    }
+
+    /// What the compiler is told beside what Cargo says. Every host of modules that we know of has vectors of 128 bits.
+    fn flags(&self) -> String {
+        match (self.target, &self.source) {
+            (Target::Unknown, _) => String::new(),
+            (Target::Wasi, Source::Installed) => VECTORS.to_owned(),
+            (Target::Wasi, Source::Debian { .. }) => format!("{VECTORS} -Lnative={DEBIAN_WASI_LIBC}"),
+        }
     }
 
     /// Whether clippy is there for this target. Debian's compiler has none.

@@ -33,6 +33,8 @@ pub struct Costs {
     pub warm: Cost,
     /// Requests with another mandate each.
     pub never_seen: Cost,
+    /// Requests at a gateway, each with a mandate that the STS exchanges and that is used up by it.
+    pub governed: Cost,
     /// The delivery of the evidence of warm requests.
     pub delivery: Cost,
     /// A tick without anything to do.
@@ -85,7 +87,7 @@ impl Costs {
     /// # Errors
     /// A [`Trap`].
     pub fn measure(module: &Module) -> Result<Self, Trap> {
-        let mut process = Process::start(module, &sidecar(), 1)?;
+        let mut process = Process::start(module, &unlogged(process::sidecar()), 1)?;
         process.pass(300)?;
         let seen = mandate(&process);
         // The first ones make room: of the heap, of tables, of the evidence.
@@ -108,7 +110,7 @@ impl Costs {
         process.pass(300)?;
         let mut idle_tick = counted(&mut process, |process| process.workers[0].tick())?;
         idle_tick.requests = 1;
-        Ok(Self { warm, never_seen, delivery, idle_tick, order })
+        Ok(Self { warm, never_seen, governed: governed(module)?, delivery, idle_tick, order })
     }
 
     /// Everything, to read.
@@ -118,6 +120,7 @@ impl Costs {
         for (name, cost) in [
             ("warm request", &self.warm),
             ("never-seen mandate", &self.never_seen),
+            ("governed request", &self.governed),
             ("evidence of a warm request", &self.delivery),
             ("idle tick", &self.idle_tick),
         ] {
@@ -133,18 +136,33 @@ impl Costs {
     }
 }
 
-/// Sends so many requests with a mandate that the worker has seen, or with another mandate each, for a profiler to look on.
+/// What a request is like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// With a mandate that the worker has seen.
+    Warm,
+    /// With another mandate.
+    NeverSeen,
+    /// At a gateway, with a mandate that is exchanged.
+    Governed,
+}
+
+/// Sends so many requests of a kind, for a profiler to look on.
 ///
 /// # Errors
 /// A [`Trap`].
-pub fn run(module: &Module, requests: u64, warm: bool) -> Result<(), Trap> {
-    let mut process = Process::start(module, &sidecar(), 1)?;
+pub fn run(module: &Module, requests: u64, kind: Kind) -> Result<(), Trap> {
+    let configuration = if kind == Kind::Governed { process::gateway() } else { process::sidecar() };
+    let mut process = Process::start(module, &unlogged(configuration), 1)?;
     process.pass(300)?;
-    let mut token = mandate(&process);
+    let seen = mandate(&process);
+    process.granted.clone_from(&seen);
     for number in 1..=requests {
-        if !warm {
-            token = mandate(&process);
-        }
+        let token = match kind {
+            Kind::Warm => seen.clone(),
+            Kind::NeverSeen => mandate(&process),
+            Kind::Governed => gateway_mandate(&process),
+        };
         call(&mut process, &token)?;
         if number % REQUESTS == 0 {
             process.pass(25)?;
@@ -155,11 +173,24 @@ pub fn run(module: &Module, requests: u64, warm: bool) -> Result<(), Trap> {
 }
 
 /// The configuration as it is rendered without an access log.
-fn sidecar() -> Value {
-    let mut configuration = process::sidecar();
+fn unlogged(mut configuration: Value) -> Value {
     configuration["filter_state"] = json!(false);
     configuration["response_request_id"] = json!(false);
     configuration
+}
+
+/// Measures requests whose mandates are used up by the gateway.
+fn governed(module: &Module) -> Result<Cost, Trap> {
+    let mut process = Process::start(module, &unlogged(process::gateway()), 1)?;
+    process.pass(300)?;
+    process.granted = mandate(&process);
+    let mandates: Vec<String> = (0..2 * REQUESTS).map(|_| gateway_mandate(&process)).collect();
+    let mut mandates = mandates.iter();
+    for mandate in mandates.by_ref().take(usize::try_from(REQUESTS).unwrap_or_default()) {
+        call(&mut process, mandate)?;
+    }
+    process.pass(300)?;
+    counted(&mut process, |process| mandates.try_for_each(|mandate| call(process, mandate)))
 }
 
 /// Counts what the worker does meanwhile.
@@ -173,13 +204,23 @@ fn counted(
     Ok(Cost { spent: process.workers[0].spent(), used: process.world.used(), requests: REQUESTS })
 }
 
-/// A mandate of a session below another one, with ids as the services make them.
+/// A mandate for the resource.
 fn mandate(process: &Process<'_>) -> String {
+    process.issuer.token(&claims(process, &json!({"use": "resource", "aud": [RESOURCE]})))
+}
+
+/// A mandate for the gateway.
+fn gateway_mandate(process: &Process<'_>) -> String {
+    process.issuer.token(&claims(process, &json!({})))
+}
+
+/// The claims of a session below another one, with ids as the services make them.
+fn claims(process: &Process<'_>, usage: &Value) -> Value {
     let id = |kind: u32| format!("0199c0de-5eed-7{kind:03x}-8000-0123456789ab");
     let mut claims = process.claims();
     let number = claims["jti"].as_str().expect("a jti").trim_start_matches("jti-").to_owned();
     let more = json!({
-        "use": "resource", "aud": [RESOURCE], "sub": id(1), "client_id": id(1), "sid": id(2), "root_sid": id(3),
+        "sub": id(1), "client_id": id(1), "sid": id(2), "root_sid": id(3),
         "jti": format!("0199c0de-5eed-7004-8000-{number:0>12}"), "agent_session_id": id(5), "delegation_edge_id": id(6),
         "source_session_id": id(7), "target_session_id": id(5), "delegation_path": [id(6)],
         "delegation_chain": [
@@ -188,9 +229,12 @@ fn mandate(process: &Process<'_>) -> String {
         ],
         "delegation_graph_epoch": 4,
     });
-    let (Value::Object(members), Value::Object(more)) = (&mut claims, more) else { return String::new() };
-    members.extend(more);
-    process.issuer.token(&claims)
+    for more in [&more, usage] {
+        if let (Some(members), Some(more)) = (claims.as_object_mut(), more.as_object()) {
+            members.extend(more.clone());
+        }
+    }
+    claims
 }
 
 /// One request as Envoy handles it, to its end.
@@ -208,7 +252,10 @@ fn call(process: &mut Process<'_>, mandate: &str) -> Result<(), Trap> {
     ]);
     let worker = &mut process.workers[0];
     let id = worker.open(stream)?;
-    assert_eq!(worker.request_headers(id, true)?, Action::Continue, "a good request");
+    if worker.request_headers(id, true)? == Action::Pause {
+        process.serve()?;
+    }
+    let worker = &mut process.workers[0];
     worker.response_headers(
         id,
         &[

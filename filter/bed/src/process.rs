@@ -53,6 +53,8 @@ pub struct Process<'m> {
     /// How Audit answers.
     pub audit: Services,
     waiting: VecDeque<(usize, Call)>,
+    /// What the STS grants: the mandate for the resource.
+    pub granted: String,
     /// How many exchanges were asked for.
     pub exchanges: u64,
     /// How many events Audit took.
@@ -106,6 +108,7 @@ impl<'m> Process<'m> {
             sts: Services::Good,
             audit: Services::Good,
             waiting: VecDeque::new(),
+            granted: "derived".to_owned(),
             exchanges: 0,
             events: Vec::new(),
         };
@@ -237,7 +240,7 @@ impl<'m> Process<'m> {
         }
         self.exchanges += 1;
         let mut directive = json!({"url": "http://upstream.example:9000", "auth_mode": "caracal_jwt"});
-        let mut token = "derived".to_owned();
+        let mut token = self.granted.clone();
         if self.reusable {
             directive["cache_until"] = json!(self.world.now() / 1_000 + 200);
             token = self.resource_mandate();

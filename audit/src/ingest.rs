@@ -17,9 +17,9 @@ pub(crate) const BATCH: usize = 64;
 /// What waits is read and made ready beside the writer, whose time everyone shares. The transaction takes what still
 /// waits then, so an event is taken once, whoever else takes events.
 async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
-    let waiting: Vec<(String, String)> = {
+    let waiting: Vec<(i64, String, String)> = {
         let mut connection = store.read().await?;
-        sqlx::query_as("SELECT id, event_json FROM audit_outbox ORDER BY id LIMIT $1")
+        sqlx::query_as("SELECT place, id, event_json FROM audit_outbox ORDER BY place LIMIT $1")
             .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
             .fetch_all(&mut *connection)
             .await?
@@ -29,16 +29,17 @@ async fn take_batch(store: &Store, key: &ChainKey) -> Result<bool, StoreError> {
     }
     let full = waiting.len() >= BATCH;
     let now = store.now();
-    let ready: Vec<Ready> = waiting.into_iter().map(|(id, json)| Ready::new(id, json, now)).collect();
+    let ready: Vec<Ready> =
+        waiting.into_iter().map(|(place, id, json)| Ready::new(place, id, json, now)).collect();
     let key = key.clone();
     store
         .write(move |tx| {
             Box::pin(async move {
-                let ids: Vec<&str> = ready.iter().map(|ready| ready.id.as_str()).collect();
-                let ours = remove(tx, &ids).await?;
+                let ours = remove(tx, ready).await?;
+                let ids: Vec<&str> = ours.iter().map(|ready| ready.id.as_str()).collect();
                 let known = known(tx, &ids).await?;
                 let mut batch = Batch::new(key, known);
-                for ready in ready.into_iter().filter(|ready| ours.contains(&ready.id)) {
+                for ready in ours {
                     batch.take(tx, ready).await?;
                 }
                 batch.write(tx).await
@@ -69,7 +70,9 @@ pub(crate) async fn append_all(
 
 /// A waiting event, made ready for its place in a chain.
 struct Ready {
-    /// The id of its row in the outbox.
+    /// Where it stands in the outbox.
+    place: i64,
+    /// The id of its row there.
     id: String,
     event: Result<Sealed, Unreadable>,
 }
@@ -88,12 +91,12 @@ struct Unreadable {
 }
 
 impl Ready {
-    fn new(id: String, json: String, now: i64) -> Self {
+    fn new(place: i64, id: String, json: String, now: i64) -> Self {
         let event = match serde_json::from_str(&json) {
             Ok(event) => Ok(Sealed::new(event, now)),
             Err(error) => Err(Unreadable { text: json, problem: error.to_string() }),
         };
-        Self { id, event }
+        Self { place, id, event }
     }
 }
 
@@ -124,24 +127,38 @@ async fn known(tx: &mut WriteTx<'_>, ids: &[&str]) -> Result<HashSet<String>, St
     Ok(known)
 }
 
-/// Takes events out of the outbox. Answers those that were still there.
-async fn remove(tx: &mut WriteTx<'_>, ids: &[&str]) -> Result<HashSet<String>, StoreError> {
-    let mut removed = HashSet::new();
-    for piece in pieces(ids) {
-        let sql = format!("DELETE FROM audit_outbox WHERE id IN {} RETURNING id", list(piece.len(), 0));
-        let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql));
-        for id in piece {
-            query = query.bind(*id);
+/// Takes events out of the outbox. Answers those that were still there: a place may have been left meanwhile, and taken by
+/// another event since.
+async fn remove(tx: &mut WriteTx<'_>, ready: Vec<Ready>) -> Result<Vec<Ready>, StoreError> {
+    let places: Vec<i64> = ready.iter().map(|ready| ready.place).collect();
+    let mut there = HashSet::with_capacity(places.len());
+    for piece in pieces(&places) {
+        let sql = format!("SELECT place, id FROM audit_outbox WHERE place IN {}", list(piece.len(), 0));
+        let mut query = sqlx::query_as::<_, (i64, String)>(sqlx::AssertSqlSafe(sql));
+        for place in piece {
+            query = query.bind(*place);
         }
-        removed.extend(query.fetch_all(&mut *tx.connection()).await?);
+        there.extend(query.fetch_all(&mut *tx.connection()).await?);
     }
-    Ok(removed)
+    let mut ours = ready;
+    ours.retain(|ready| there.remove(&(ready.place, ready.id.clone())));
+    let mut gone = HashSet::with_capacity(ours.len());
+    for piece in pieces(&ours) {
+        let sql = format!("DELETE FROM audit_outbox WHERE place IN {} RETURNING place", list(piece.len(), 0));
+        let mut query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql));
+        for ready in piece {
+            query = query.bind(ready.place);
+        }
+        gone.extend(query.fetch_all(&mut *tx.connection()).await?);
+    }
+    ours.retain(|ready| gone.contains(&ready.place));
+    Ok(ours)
 }
 
 /// What one transaction adds to the ledger.
 struct Batch {
     key: ChainKey,
-    /// The waiting events that the ledger has already.
+    /// The waiting events that the ledger has already, or gets from this batch.
     known: HashSet<String>,
     /// The heads of the chains, as this batch extends them.
     heads: HashMap<String, Option<Head>>,
@@ -155,7 +172,7 @@ impl Batch {
     }
 
     async fn take(&mut self, tx: &mut WriteTx<'_>, ready: Ready) -> Result<(), StoreError> {
-        let Ready { id, event } = ready;
+        let Ready { id, event, .. } = ready;
         let sealed = match event {
             Ok(sealed) => sealed,
             Err(Unreadable { text, problem }) => {
@@ -167,7 +184,7 @@ impl Batch {
             }
         };
         // An event whose id is not that of its row may be there under its own, also from this very batch.
-        if sealed.event.id == id && !self.known.contains(&id) {
+        if sealed.event.id == id && self.known.insert(id) {
             return self.append(tx, sealed).await;
         }
         self.write(tx).await?;

@@ -135,8 +135,14 @@ async fn contract_admin_11_3_an_event_is_taken_once_by_its_id() {
     let first = event("z1", 1);
     write(&store, vec![first.clone()]).await;
     ledger.catch_up().await.unwrap();
-    write(&store, vec![first.clone()]).await;
+    // Again, and twice at once.
+    write(&store, vec![first.clone(), first.clone()]).await;
     ledger.catch_up().await.unwrap();
+    let second = event("z1", 2);
+    write(&store, vec![second.clone(), second.clone()]).await;
+    ledger.catch_up().await.unwrap();
+    assert_eq!(count(&store, "SELECT COUNT(*) FROM audit_events").await, 2);
+    execute(&store, "DELETE FROM audit_events WHERE chain_seq = 2").await;
     assert_eq!(count(&store, "SELECT COUNT(*) FROM audit_events").await, 1);
     let changed = AuditEvent { decision: "deny".to_owned(), ..first.clone() };
     write(&store, vec![changed]).await;
@@ -145,7 +151,8 @@ async fn contract_admin_11_3_an_event_is_taken_once_by_its_id() {
     assert_eq!(kinds, ["content_mismatch", "complete"]);
     assert_eq!(page.items[1].event, first, "what was there first stays");
     assert_eq!(page.items[0].event.metadata_json.as_ref().unwrap()["event_id"], Value::from(first.id));
-    execute(&store, "INSERT INTO audit_outbox VALUES ('bad', '{\"id\":', 0)").await;
+    execute(&store, "INSERT INTO audit_outbox (id, event_json, created_at) VALUES ('bad', '{\"id\":', 0)")
+        .await;
     let page = ledger.list("unknown", &Filter::default(), None, 10).await.unwrap();
     assert_eq!(page.items[0].event.evaluation_status, "malformed_event");
     assert_eq!(page.items[0].event.metadata_json.as_ref().unwrap()["text"], "{\"id\":");

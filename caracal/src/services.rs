@@ -272,19 +272,13 @@ async fn janitor(store: Store, stop: impl Future<Output = ()>) -> (&'static str,
             () = &mut stop => return ("the janitor", String::new()),
             () = tokio::time::sleep(JANITOR) => {}
         }
-        if let Err(error) = forget_expired(&store).await {
+        if let Err(error) = store.forget_expired(JANITOR_BATCH).await {
             tracing::error!(%error, "expired rows could not be forgotten");
         }
         if let Err(error) = caracal_admin::archive_expired_registrations(&store).await {
             tracing::error!(%error, "expired registrations could not be archived");
         }
     }
-}
-
-/// Forgets in small transactions, so that nobody waits long, until nothing is left.
-async fn forget_expired(store: &Store) -> Result<(), caracal_store::StoreError> {
-    while store.write(|tx| Box::pin(async move { tx.forget_expired(JANITOR_BATCH).await })).await? > 0 {}
-    Ok(())
 }
 
 /// Resolves once the channel says so, or is gone.

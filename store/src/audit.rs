@@ -75,7 +75,7 @@ impl AuditEvent {
 }
 
 impl WriteTx<'_> {
-    /// Puts an event into the outbox. An id that is there already is taken as the same event.
+    /// Puts an event into the outbox.
     pub async fn audit(&mut self, event: &AuditEvent) -> Result<(), StoreError> {
         self.audit_all(std::slice::from_ref(event)).await
     }
@@ -100,7 +100,8 @@ impl Waiting {
         cursor: Option<&str>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
-        Self::read(connection, zone, "($2 = '' OR id < $2)", cursor.unwrap_or(""), limit).await
+        let before = "($2 = '' OR place < (SELECT MIN(place) FROM audit_outbox WHERE id = $2))";
+        Self::read(connection, zone, before, cursor.unwrap_or(""), limit).await
     }
 
     /// One event of a zone, if it waits.
@@ -124,7 +125,7 @@ impl Waiting {
             "SELECT id, event_json, created_at FROM audit_outbox WHERE {condition} \
              AND substr(event_json, 1, length('{{\"id\":\"' || id || '\",\"zone_id\":\"' || $1 || '\",')) \
                = '{{\"id\":\"' || id || '\",\"zone_id\":\"' || $1 || '\",' \
-             ORDER BY id DESC LIMIT $3"
+             ORDER BY place DESC LIMIT $3"
         );
         let rows: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(zone.as_str())

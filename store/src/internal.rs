@@ -1,14 +1,16 @@
 //! Calls that only a gateway may make: signed, fresh, and never twice (contract sts §7).
 
 use crate::http::header_text;
+use crate::once::OneUse;
 use crate::{Store, StoreError, WriteTx};
 use axum::http::{HeaderMap, HeaderName};
 use caracal_mandate::gateway_signature::{
     GatewayKey, MAX_SKEW_SECONDS, NONCE_HEADER, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER,
 };
 
-/// How long a nonce is remembered: twice the allowed skew, in milliseconds.
-const NONCE_LIFE: i64 = 2 * 1000 * MAX_SKEW_SECONDS as i64;
+/// For how long a nonce may not come again: twice the allowed skew, in milliseconds. Nonces are remembered by the period of
+/// this length in which their calls were signed.
+const PERIOD: i64 = 2 * 1000 * MAX_SKEW_SECONDS as i64;
 /// The longest nonce.
 const MAX_NONCE_BYTES: usize = 128;
 
@@ -35,19 +37,25 @@ pub enum GatewayAuthError {
 #[must_use = "the nonce has to be used up"]
 pub struct GatewayProof {
     nonce: String,
+    /// Unix milliseconds.
+    signed_at: i64,
 }
 
 impl GatewayProof {
-    /// The key that uses the nonce up, and until when, at `now`; both unix milliseconds.
+    /// What uses the nonce up.
+    ///
+    /// The same call has the same time. Another that brought the nonce at most a period before was signed at most two
+    /// periods before this one, or one after it: either may be off by the skew.
     #[must_use]
-    pub fn key(&self, now: i64) -> (String, i64) {
-        (format!("gateway-nonce:{}", self.nonce), now + NONCE_LIFE)
+    pub fn once(&self) -> OneUse {
+        let period = self.signed_at.div_euclid(PERIOD);
+        let until = |periods: i64| period.saturating_add(periods).saturating_mul(PERIOD);
+        OneUse::new(format!("gateway-nonce:{}", self.nonce), until(3)).or_with([until(1), until(2), until(4)])
     }
 
     /// Uses the nonce up. `false` if it was used before: the call must not have any effect.
     pub async fn spend(&self, tx: &mut WriteTx<'_>) -> Result<bool, StoreError> {
-        let (key, until) = self.key(tx.now());
-        tx.use_once(&key, until).await
+        tx.use_once(&self.once()).await
     }
 
     /// Uses the nonce up on its own.
@@ -90,5 +98,5 @@ pub fn authenticate(
     if !key.verify(&Signed { timestamp, nonce, method, path, body }, signature) {
         return Err(GatewayAuthError::Signature);
     }
-    Ok(GatewayProof { nonce: nonce.to_owned() })
+    Ok(GatewayProof { nonce: nonce.to_owned(), signed_at: seconds.saturating_mul(1000) })
 }

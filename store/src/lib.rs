@@ -22,6 +22,7 @@ pub mod limits;
 pub mod many;
 pub mod metrics;
 pub mod model;
+pub mod once;
 pub mod openapi;
 mod planner;
 pub mod revoke;

@@ -1,19 +1,51 @@
-//! What may happen once, and what may happen so often: both survive a restart.
+//! What may happen so often, and the end of what is counted and remembered. It survives a restart.
 
-use crate::{StoreError, WriteTx};
+use crate::many::{list, pieces};
+use crate::{Store, StoreError, WriteTx};
 
-impl WriteTx<'_> {
-    /// Uses `key` up until `until` (unix milliseconds). `false` if it was used before.
-    pub async fn use_once(&mut self, key: &str, until: i64) -> Result<bool, StoreError> {
-        let result =
-            sqlx::query("INSERT INTO used_once (key, until) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING")
-                .bind(key)
-                .bind(until)
-                .execute(&mut *self.connection())
-                .await?;
-        Ok(result.rows_affected() == 1)
+/// For how long a counter is kept after its window began, in milliseconds: longer than any window.
+const COUNTER_LIFE: i64 = 3_600_000;
+
+impl Store {
+    /// Forgets what could not be used any more anyway, and counters of windows that are long over, in transactions of at
+    /// most `batch` rows of each kind, so that nobody waits long. Answers how many rows that were.
+    pub async fn forget_expired(&self, batch: i64) -> Result<u64, StoreError> {
+        let mut all = 0;
+        loop {
+            let forgotten =
+                self.write(move |tx| Box::pin(async move { tx.forget_expired(batch).await })).await?;
+            if forgotten == 0 {
+                return Ok(all + self.forget_counters(batch).await?);
+            }
+            all += forgotten;
+        }
     }
 
+    /// Counters have no index of their times, which every count would have to write. So they are looked through beside
+    /// the writer.
+    async fn forget_counters(&self, batch: i64) -> Result<u64, StoreError> {
+        let (before, mut all, mut last) = (self.now() - COUNTER_LIFE, 0, String::new());
+        loop {
+            let mut connection = self.read().await?;
+            let keys: Vec<String> = sqlx::query_scalar(
+                "SELECT key FROM counters WHERE key > $1 AND window_start <= $2 ORDER BY key LIMIT $3",
+            )
+            .bind(last)
+            .bind(before)
+            .bind(batch)
+            .fetch_all(&mut *connection)
+            .await?;
+            drop(connection);
+            let Some(key) = keys.last().cloned() else { return Ok(all) };
+            last = key;
+            all += self
+                .write(move |tx| Box::pin(async move { tx.forget_counters(&keys, before).await }))
+                .await?;
+        }
+    }
+}
+
+impl WriteTx<'_> {
     /// Counts one more in the fixed window of `key`, `window` milliseconds long, and answers the count.
     pub async fn count(&mut self, key: &str, window: i64) -> Result<i64, StoreError> {
         let start = self.now() - self.now().rem_euclid(window.max(1));
@@ -31,14 +63,11 @@ impl WriteTx<'_> {
         Ok(count)
     }
 
-    /// Forgets what could not be used any more anyway, at most `batch` rows of each kind.
-    pub async fn forget_expired(&mut self, batch: i64) -> Result<u64, StoreError> {
+    /// Forgets what could not be used any more anyway, at most `batch` rows of each kind. Counters are not among it.
+    async fn forget_expired(&mut self, batch: i64) -> Result<u64, StoreError> {
         let now = self.now();
-        let mut forgotten = 0;
+        let mut forgotten = self.forget_uses(batch).await?;
         let statements = [
-            "DELETE FROM used_once WHERE key IN (SELECT key FROM used_once WHERE until <= $1 LIMIT $2)",
-            "DELETE FROM counters WHERE key IN \
-             (SELECT key FROM counters WHERE window_start <= $1 - 3600000 LIMIT $2)",
             "DELETE FROM revoked_anchors WHERE until <= $1 AND id IN \
              (SELECT id FROM revoked_anchors WHERE until <= $1 LIMIT $2)",
             "DELETE FROM change_log WHERE seq IN \
@@ -51,6 +80,21 @@ impl WriteTx<'_> {
             let result =
                 sqlx::query(statement).bind(now).bind(batch).execute(&mut *self.connection()).await?;
             forgotten += result.rows_affected();
+        }
+        Ok(forgotten)
+    }
+
+    /// Forgets those of these counters whose windows still began before that.
+    async fn forget_counters(&mut self, keys: &[String], before: i64) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for piece in pieces(keys) {
+            let sql =
+                format!("DELETE FROM counters WHERE window_start <= $1 AND key IN {}", list(piece.len(), 1));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(before);
+            for key in piece {
+                query = query.bind(key.as_str());
+            }
+            forgotten += query.execute(&mut *self.connection()).await?.rows_affected();
         }
         Ok(forgotten)
     }

@@ -8,7 +8,7 @@ use crate::{StoreError, WriteTx};
 use caracal_mandate::id::AuthorityRecordId;
 use sqlx::Row as _;
 use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// The most rows of one statement: enough for a group of writes, and few texts to prepare.
@@ -51,12 +51,12 @@ pub fn list(count: usize, before: usize) -> String {
 }
 
 impl WriteTx<'_> {
-    /// Puts events into the outbox. An id that is there already is taken as the same event.
+    /// Puts events into the outbox.
     pub async fn audit_all<E: Borrow<AuditEvent>>(&mut self, events: &[E]) -> Result<(), StoreError> {
         let now = self.now();
         for piece in pieces(events) {
             let sql = format!(
-                "INSERT INTO audit_outbox (id, event_json, created_at) VALUES {} ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO audit_outbox (id, event_json, created_at) VALUES {}",
                 placeholders(piece.len(), 3)
             );
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -68,37 +68,6 @@ impl WriteTx<'_> {
             }
             query.execute(&mut *self.connection()).await?;
             self.announce_audit();
-        }
-        Ok(())
-    }
-
-    /// Uses keys up, each until its time (unix milliseconds). Answers those that were not used before; one that is named
-    /// twice is there once.
-    pub async fn use_each_once(&mut self, keys: &[(String, i64)]) -> Result<HashSet<String>, StoreError> {
-        let mut fresh = HashSet::with_capacity(keys.len());
-        for piece in pieces(keys) {
-            let sql = format!(
-                "INSERT INTO used_once (key, until) VALUES {} ON CONFLICT (key) DO NOTHING RETURNING key",
-                placeholders(piece.len(), 2)
-            );
-            let mut query = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql));
-            for (key, until) in piece {
-                query = query.bind(key.as_str()).bind(*until);
-            }
-            fresh.extend(query.fetch_all(&mut *self.connection()).await?);
-        }
-        Ok(fresh)
-    }
-
-    /// Gives back keys that this transaction used up for nothing.
-    pub async fn give_back(&mut self, keys: &[String]) -> Result<(), StoreError> {
-        for piece in pieces(keys) {
-            let sql = format!("DELETE FROM used_once WHERE key IN {}", list(piece.len(), 0));
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-            for key in piece {
-                query = query.bind(key.as_str());
-            }
-            query.execute(&mut *self.connection()).await?;
         }
         Ok(())
     }

@@ -136,6 +136,26 @@ mod tests {
                 "(zone_id=? AND chain_seq>?)",
             ),
             (
+                "what was used once",
+                "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM used_once WHERE until IN (1, 2, 3) AND key = 'k')".to_owned(),
+                "used_once USING PRIMARY KEY (until=? AND key=?)",
+            ),
+            (
+                "what is to be forgotten",
+                "DELETE FROM used_once WHERE (until, key) <= (1, 'k')".to_owned(),
+                "used_once USING PRIMARY KEY ((until,key)<(?,?))",
+            ),
+            (
+                "what is counted for long",
+                "SELECT key FROM counters WHERE key > 'k' AND window_start <= 1 ORDER BY key LIMIT 10".to_owned(),
+                "counters USING PRIMARY KEY (key>?)",
+            ),
+            (
+                "what waits the longest",
+                "SELECT place, id, event_json FROM audit_outbox ORDER BY place LIMIT 64".to_owned(),
+                "SCAN audit_outbox",
+            ),
+            (
                 "a page of a zone",
                 "SELECT id FROM sessions WHERE zone_id = 'z' ORDER BY started_at DESC, id DESC LIMIT 10"
                     .to_owned(),

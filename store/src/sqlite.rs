@@ -242,6 +242,7 @@ fn failed(error: rusqlite::Error) -> sqlx::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::once::OneUse;
     use crate::{SqlConnection, Store};
     use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 
@@ -324,8 +325,8 @@ mod tests {
         let use_up = |key: &'static str| {
             let store = store.clone();
             async move {
-                let keys = [(key.to_owned(), i64::MAX)];
-                store.write(move |tx| Box::pin(async move { tx.use_each_once(&keys).await })).await.unwrap()
+                let uses = [OneUse::new(key.to_owned(), i64::MAX)];
+                store.write(move |tx| Box::pin(async move { tx.use_each_once(&uses).await })).await.unwrap()
             }
         };
         // As many as the pool has connections, and one more.

@@ -8,6 +8,7 @@ use caracal_mandate::id::{AgentSessionId, ZoneId};
 use caracal_store::change::{Change, changes_after, revoked_anchors};
 use caracal_store::keys::{MandateError, ZoneKeys};
 use caracal_store::model::Zone;
+use caracal_store::once::OneUse;
 use caracal_store::secrets::Vault;
 use caracal_store::{Store, StoreError, WriteTx};
 
@@ -50,7 +51,7 @@ async fn a_failed_piece_takes_back_its_own_writes_only() {
             store
                 .write(move |tx| {
                     Box::pin(async move {
-                        tx.use_once(&format!("k{number}"), i64::MAX).await?;
+                        tx.use_once(&OneUse::new(format!("k{number}"), i64::MAX)).await?;
                         if number % 2 == 0 { Err(StoreError::corrupt("on purpose")) } else { Ok(number) }
                     })
                 })
@@ -71,12 +72,14 @@ async fn a_failed_piece_takes_back_its_own_writes_only() {
 async fn what_may_be_used_once_is_used_once_by_fifty_at_a_time_and_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_with_zone(&dir).await;
+    let use_up = async |store: &Store| {
+        let once = OneUse::new("jti:1".to_owned(), i64::MAX);
+        store.write(move |tx| Box::pin(async move { tx.use_once(&once).await })).await.unwrap()
+    };
     let attempts: Vec<_> = (0..50)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move {
-                store.write(|tx| Box::pin(async move { tx.use_once("jti:1", i64::MAX).await })).await.unwrap()
-            })
+            tokio::spawn(async move { use_up(&store).await })
         })
         .collect();
     let mut first = 0;
@@ -86,7 +89,7 @@ async fn what_may_be_used_once_is_used_once_by_fifty_at_a_time_and_after_reopeni
     assert_eq!(first, 1);
     store.close().await;
     let again = Store::open_file(&dir.path().join("caracal.db")).await.unwrap();
-    assert!(!again.write(|tx| Box::pin(async move { tx.use_once("jti:1", i64::MAX).await })).await.unwrap());
+    assert!(!use_up(&again).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use caracal_mandate::epoch::AuthorityEpoch;
 use caracal_mandate::id::{AuthorityRecordId, MandateId};
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{AgentSession, AuthorityRecord, Lifecycle, NewAuthorityRecord, RecordStatus};
+use caracal_store::once::OneUse;
 use caracal_store::{StoreError, WriteTx, ids};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -166,9 +167,9 @@ pub(super) fn budget_key(judgement: &Judgement, granted: &GrantedResource) -> St
     format!("mint:{}:{}:{}", application.zone_id, granted.resource.id, application.id)
 }
 
-/// What uses a mandate up, and until when that has to be remembered, unix milliseconds.
-pub(super) fn mandate_key(claims: &Claims) -> (String, i64) {
-    (format!("mandate:{}", claims.jti), claims.exp.saturating_add(60).saturating_mul(1000))
+/// What uses a mandate up. It is remembered for as long as the mandate says that it lives, and a minute more.
+pub(super) fn mandate_use(claims: &Claims) -> OneUse {
+    OneUse::new(format!("mandate:{}", claims.jti), claims.exp.saturating_add(60).saturating_mul(1000))
 }
 
 /// The event of a resource whose gate was found open.
@@ -196,8 +197,7 @@ async fn use_up_mandate(
     if judgement.multi_use() {
         return Ok(());
     }
-    let (key, until) = mandate_key(&subject.claims);
-    if tx.use_once(&key, until).await? {
+    if tx.use_once(&mandate_use(&subject.claims)).await? {
         return Ok(());
     }
     let zone = judgement.application.zone_id.as_str();

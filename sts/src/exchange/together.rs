@@ -5,13 +5,14 @@
 
 use super::approval::Approval;
 use super::authenticate::{locked_out_among, lockout_key};
-use super::grant::{BUDGET_WINDOW, Draft, Granted, budget_key, mandate_key, opened};
+use super::grant::{BUDGET_WINDOW, Draft, Granted, budget_key, mandate_use, opened};
 use super::judge::Judgement;
 use super::request::ExchangeRequest;
 use crate::Sts;
 use caracal_mandate::id::ZoneId;
 use caracal_store::audit::AuditEvent;
 use caracal_store::model::{AuthorityRecord, Epochs, NewAuthorityRecord, Zone};
+use caracal_store::once::OneUse;
 use caracal_store::{StoreError, WriteTx};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,7 +30,7 @@ struct Member {
     index: usize,
     draft: Draft,
     /// What it uses up.
-    keys: Vec<(String, i64)>,
+    uses: Vec<OneUse>,
     budgets: Vec<String>,
 }
 
@@ -119,10 +120,10 @@ impl Sts {
             if !stands || (request.gateway.is_none() && locked.contains(&lockout_key(request))) {
                 continue;
             }
-            let Some(keys) = used_up(request, judgement, now) else { continue };
+            let Some(uses) = used_up(request, judgement) else { continue };
             let Ok(draft) = self.draft(request, judgement, &Approval::Absent, now) else { continue };
             let budgets = judgement.granted.iter().map(|granted| budget_key(judgement, granted)).collect();
-            members.push(Member { index, draft, keys, budgets });
+            members.push(Member { index, draft, uses, budgets });
         }
         Ok(members)
     }
@@ -130,17 +131,16 @@ impl Sts {
     /// The members whose mandates and nonces were not used before, and whose budgets are not used up. What the others
     /// used up is given back.
     async fn afford(&self, tx: &mut WriteTx<'_>, members: Vec<Member>) -> Result<Vec<Member>, StoreError> {
-        let keys: Vec<(String, i64)> =
-            members.iter().flat_map(|member| member.keys.iter().cloned()).collect();
-        let mut fresh = tx.use_each_once(&keys).await?;
+        let uses: Vec<OneUse> = members.iter().flat_map(|member| member.uses.iter().cloned()).collect();
+        let mut fresh = tx.use_each_once(&uses).await?;
         let mut wanted: BTreeMap<String, i64> = BTreeMap::new();
         let mut unused = Vec::with_capacity(members.len());
         for member in members {
-            if !member.keys.iter().all(|(key, _)| fresh.contains(key)) {
+            if !member.uses.iter().all(|once| fresh.contains(once.key())) {
                 continue;
             }
-            for (key, _) in &member.keys {
-                fresh.remove(key);
+            for once in &member.uses {
+                fresh.remove(once.key());
             }
             for budget in &member.budgets {
                 *wanted.entry(budget.clone()).or_default() += 1;
@@ -162,7 +162,7 @@ impl Sts {
         for member in unused {
             let within = member.budgets.iter().all(|key| left.get(key).is_some_and(|left| *left > 0));
             if !within {
-                fresh.extend(member.keys.into_iter().map(|(key, _)| key));
+                fresh.extend(member.uses.iter().map(|once| once.key().to_owned()));
                 for key in member.budgets {
                     *too_many.entry(key).or_default() -= 1;
                 }
@@ -175,19 +175,19 @@ impl Sts {
         }
         let too_many: Vec<(String, i64)> = too_many.into_iter().collect();
         tx.count_each(&too_many, BUDGET_WINDOW).await?;
-        let unspent: Vec<String> = fresh.into_iter().collect();
+        let unspent: Vec<&OneUse> = uses.iter().filter(|once| fresh.contains(once.key())).collect();
         tx.give_back(&unspent).await?;
         Ok(affordable)
     }
 }
 
 /// What a grant uses up: a gateway's nonce, and the mandate that may be used once. `None` where there is no mandate.
-fn used_up(request: &ExchangeRequest, judgement: &Judgement, now: i64) -> Option<Vec<(String, i64)>> {
+fn used_up(request: &ExchangeRequest, judgement: &Judgement) -> Option<Vec<OneUse>> {
     let Some(call) = &request.gateway else { return Some(Vec::new()) };
-    let mut keys = vec![call.proof.key(now)];
+    let mut uses = vec![call.proof.once()];
     let subject = judgement.subject.as_ref()?;
     if !judgement.multi_use() {
-        keys.push(mandate_key(&subject.claims));
+        uses.push(mandate_use(&subject.claims));
     }
-    Some(keys)
+    Some(uses)
 }

@@ -55,6 +55,12 @@ async fn sts_28_09_contract_7_a_nonce_is_spent_by_every_outcome() {
     assert_eq!(world.send(refused.request()).await.error(), (401, "access_denied"));
     let same_nonce = GatewayCall { nonce: refused.nonce.clone(), ..GatewayCall::new(Form::usage(&token)) };
     assert_eq!(world.send(same_nonce.request()).await.error(), (401, "access_denied"));
+    // Whenever another call says that it was signed, as far as it may.
+    for skew in [-59, -30, 30, 59] {
+        let same_nonce = GatewayCall { skew, ..GatewayCall::new(Form::usage(&token)) };
+        let same_nonce = GatewayCall { nonce: refused.nonce.clone(), ..same_nonce };
+        assert_eq!(world.send(same_nonce.request()).await.error(), (401, "access_denied"), "{skew}");
+    }
     assert_eq!(world.events().await.len(), events, "a replay writes nothing");
     let granted = GatewayCall::new(Form::usage(&token));
     world.send(granted.request()).await.granted();

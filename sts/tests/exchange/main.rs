@@ -18,6 +18,7 @@ mod gateway_signature;
 mod internal_policy;
 mod key_rotation;
 mod mandates;
+mod pages;
 mod resources;
 mod single_use;
 mod subject;

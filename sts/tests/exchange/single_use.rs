@@ -32,6 +32,12 @@ async fn fifty_at_once_use_a_mandate_once() {
     let events = world.events().await;
     let replays: Vec<_> = events.iter().filter(|event| event["event_type"] == "replay_detected").collect();
     assert_eq!(replays.len(), 49);
+    // It is remembered by what the mandate says, so that every use of it looks in the same place.
+    let (claims, used) = (claims_of(&token), "SELECT COUNT(*) FROM used_once WHERE key");
+    let until = (claims["exp"].as_i64().unwrap() + 60) * 1000;
+    let jti = claims["jti"].as_str().unwrap();
+    assert_eq!(world.number(&format!("{used} = 'mandate:{jti}' AND until = {until}")).await, 1);
+    assert_eq!(world.number(&format!("{used} LIKE 'mandate:%'")).await, 1);
     for event in replays {
         assert_eq!((&event["decision"], &event["evaluation_status"]), (&"deny".into(), &"anomaly".into()));
         assert_eq!(event["metadata_json"]["jti"], claims_of(&token)["jti"]);

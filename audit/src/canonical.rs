@@ -5,7 +5,7 @@
 
 use serde_json::{Number, Value};
 use std::cmp::Ordering;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 /// The canonical text of a value.
 #[must_use]
@@ -15,11 +15,14 @@ pub fn to_text(value: &Value) -> String {
     text
 }
 
-fn write(text: &mut String, value: &Value) {
+/// Writes a value behind what is there.
+pub(crate) fn write(text: &mut String, value: &Value) {
     match value {
         Value::Null => text.push_str("null"),
         Value::Bool(bool) => text.push_str(if *bool { "true" } else { "false" }),
-        Value::String(string) => write_string(text, string),
+        Value::String(string) => {
+            write_string(text, string);
+        }
         Value::Number(number) => write_number(text, number),
         Value::Array(items) => {
             text.push('[');
@@ -49,16 +52,26 @@ fn write(text: &mut String, value: &Value) {
 }
 
 /// By UTF-16 code units, which is the order of the bytes where all are ASCII.
-fn compare(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
-fn write_string(text: &mut String, string: &str) {
-    if string.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\')) {
-        text.push_str(&Value::from(string).to_string());
+/// Writes a string. Answers whether it stands there as it is, between its quotes.
+pub(crate) fn write_string(text: &mut String, string: &str) -> bool {
+    let is_plain = !string.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    if is_plain {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
     } else {
-        text.extend(["\"", string, "\""]);
+        text.push_str(&Value::from(string).to_string());
     }
+    is_plain
+}
+
+/// Writes an integer, of any width.
+pub(crate) fn write_integer(text: &mut String, integer: impl Display) {
+    let _ = write!(text, "{integer}");
 }
 
 /// A number as ECMAScript writes it.

@@ -13,7 +13,7 @@ use sqlx::any::AnyRow;
 
 /// The key of the chains. Never printed.
 #[derive(Clone)]
-pub struct ChainKey(Vec<u8>);
+pub struct ChainKey(hmac::Key);
 
 impl std::fmt::Debug for ChainKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,7 +92,7 @@ impl ChainKey {
     /// A key from its bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
     }
 
     /// Links `content` after `head`.
@@ -141,7 +141,7 @@ impl ChainKey {
     }
 
     fn sign(&self, text: &str) -> String {
-        to_hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), text.as_bytes()).as_ref())
+        to_hex(hmac::sign(&self.0, text.as_bytes()).as_ref())
     }
 }
 
@@ -154,7 +154,13 @@ pub fn content_sha256(content: &Value, seq: i64, prev: Option<&str>) -> String {
 /// The hash of the canonical form of `{"chain_seq": …, "content": …, "prev_content_sha256": …}`, whose members stand in
 /// their order already.
 fn text_sha256(content: &str, seq: i64, prev: Option<&str>) -> String {
-    let prev = canonical::to_text(&prev.into());
-    let text = format!("{{\"chain_seq\":{seq},\"content\":{content},\"prev_content_sha256\":{prev}}}");
+    let mut text = String::with_capacity(content.len() + 160);
+    text.push_str("{\"chain_seq\":");
+    canonical::write_integer(&mut text, seq);
+    text.push_str(",\"content\":");
+    text.push_str(content);
+    text.push_str(",\"prev_content_sha256\":");
+    canonical::write(&mut text, &prev.into());
+    text.push('}');
     to_hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
 }

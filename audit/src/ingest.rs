@@ -2,9 +2,10 @@
 //! what Audit itself is told.
 
 use crate::chain::{ChainKey, Head, Link};
-use crate::query::{StoredEvent, content_of};
+use crate::query::StoredEvent;
+use crate::sealed::Sealed;
 use caracal_store::audit::AuditEvent;
-use caracal_store::many::{list, pieces, placeholders};
+use caracal_store::many::{Bound, list, pieces};
 use caracal_store::{Store, StoreError, WriteTx};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -74,15 +75,7 @@ struct Ready {
     place: i64,
     /// The id of its row there.
     id: String,
-    event: Result<Sealed, Unreadable>,
-}
-
-/// An event with the canonical text of what its hash covers.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    event: AuditEvent,
-    ingested_at: i64,
-    content: String,
+    event: Result<(AuditEvent, Sealed), Unreadable>,
 }
 
 struct Unreadable {
@@ -93,23 +86,13 @@ struct Unreadable {
 impl Ready {
     fn new(place: i64, id: String, json: String, now: i64) -> Self {
         let event = match serde_json::from_str(&json) {
-            Ok(event) => Ok(Sealed::new(event, now)),
+            Ok(event) => {
+                let sealed = Sealed::new(&event, now);
+                Ok((event, sealed))
+            }
             Err(error) => Err(Unreadable { text: json, problem: error.to_string() }),
         };
         Self { place, id, event }
-    }
-}
-
-impl Sealed {
-    /// Makes an event ready: beside the writer where that can be, whose time everyone shares.
-    pub(crate) fn new(event: AuditEvent, ingested_at: i64) -> Self {
-        let content = crate::canonical::to_text(&content_of(&event, ingested_at));
-        Self { event, ingested_at, content }
-    }
-
-    /// The zone in whose chain it stands.
-    pub(crate) fn zone(&self) -> &str {
-        &self.event.zone_id
     }
 }
 
@@ -173,8 +156,8 @@ impl Batch {
 
     async fn take(&mut self, tx: &mut WriteTx<'_>, ready: Ready) -> Result<(), StoreError> {
         let Ready { id, event, .. } = ready;
-        let sealed = match event {
-            Ok(sealed) => sealed,
+        let (event, sealed) = match event {
+            Ok(event) => event,
             Err(Unreadable { text, problem }) => {
                 caracal_store::metrics::event_unreadable();
                 // Evidence is not thrown away because it cannot be read.
@@ -184,21 +167,20 @@ impl Batch {
             }
         };
         // An event whose id is not that of its row may be there under its own, also from this very batch.
-        if sealed.event.id == id && self.known.insert(id) {
+        if event.id == id && self.known.insert(id) {
             return self.append(tx, sealed).await;
         }
         self.write(tx).await?;
-        let event = &sealed.event;
         let known = StoredEvent::find(tx.connection(), &event.id).await?;
         let Some(known) = known else { return self.append(tx, sealed).await };
-        if known.has_content(event) {
+        if known.has_content(&event) {
             return Ok(());
         }
         tracing::error!(event = %event.id, zone = %known.event.zone_id, "an event came again with another content");
         let problem = json!({
             "event_id": event.id,
             "stored_sha256": known.link.content_sha256,
-            "incoming": serde_json::to_value(event).unwrap_or_default(),
+            "incoming": serde_json::to_value(&event).unwrap_or_default(),
         });
         let event = failure(&known.event.zone_id, "content_mismatch", tx.now()).with_metadata(problem);
         self.append_new(tx, event).await
@@ -206,60 +188,77 @@ impl Batch {
 
     async fn append_new(&mut self, tx: &mut WriteTx<'_>, event: AuditEvent) -> Result<(), StoreError> {
         let now = tx.now();
-        self.append(tx, Sealed::new(event, now)).await
+        self.append(tx, Sealed::new(&event, now)).await
     }
 
     /// Links an event to its chain.
     async fn append(&mut self, tx: &mut WriteTx<'_>, sealed: Sealed) -> Result<(), StoreError> {
-        let zone = sealed.event.zone_id.clone();
-        let head = match self.heads.remove(&zone) {
+        let zone = sealed.zone();
+        let head = match self.heads.get_mut(zone) {
             Some(head) => head,
-            None => head_of(tx, &zone).await?,
+            None => {
+                let head = head_of(tx, zone).await?;
+                self.heads.entry(zone.to_owned()).or_insert(head)
+            }
         };
-        let link = self.key.link_text(head.as_ref(), &sealed.content);
-        let head = Head { seq: link.seq, content_sha256: link.content_sha256.clone() };
-        self.heads.insert(zone, Some(head));
-        caracal_store::metrics::event_taken();
+        let link = self.key.link_text(head.as_ref(), sealed.content());
+        *head = Some(Head { seq: link.seq, content_sha256: link.content_sha256.clone() });
         self.rows.push((sealed, link));
         Ok(())
     }
 
     /// Writes the rows that were linked.
     async fn write(&mut self, tx: &mut WriteTx<'_>) -> Result<(), StoreError> {
-        let rows = std::mem::take(&mut self.rows);
-        let text = |value: &serde_json::Value| crate::canonical::to_text(value);
-        for piece in pieces(&rows) {
-            let sql = format!(
-                "INSERT INTO audit_events (id, zone_id, chain_seq, event_type, request_id, decision, \
-                 policy_set_version_id, manifest_sha, evaluation_status, determining_policies_json, diagnostics_json, \
-                 metadata_json, occurred_at, ingested_at, content_sha256, prev_content_sha256, chain_hmac) VALUES {}",
-                placeholders(piece.len(), 17)
-            );
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-            for (Sealed { event, ingested_at, .. }, link) in piece {
-                query = query
-                    .bind(event.id.as_str())
-                    .bind(event.zone_id.as_str())
-                    .bind(link.seq)
-                    .bind(event.event_type.as_str())
-                    .bind(event.request_id.as_str())
-                    .bind(event.decision.as_str())
-                    .bind(event.policy_set_version_id.as_deref())
-                    .bind(event.manifest_sha.as_deref())
-                    .bind(event.evaluation_status.as_str())
-                    .bind(text(&event.determining_policies_json))
-                    .bind(text(&event.diagnostics_json))
-                    .bind(event.metadata_json.as_ref().map(text))
-                    .bind(event.occurred_at)
-                    .bind(*ingested_at)
-                    .bind(link.content_sha256.as_str())
-                    .bind(link.prev.as_deref())
-                    .bind(link.hmac.as_str());
-            }
-            query.execute(&mut *tx.connection()).await?;
-        }
+        let linked = std::mem::take(&mut self.rows);
+        let rows: Vec<_> = linked.iter().map(|(sealed, link)| row(sealed, link)).collect();
+        tx.connection().insert_rows(INSERT, &rows).await?;
+        caracal_store::metrics::events_taken(rows.len());
         Ok(())
     }
+}
+
+const INSERT: &str = "INSERT INTO audit_events (id, zone_id, event_type, request_id, decision, policy_set_version_id, \
+     manifest_sha, evaluation_status, determining_policies_json, diagnostics_json, metadata_json, occurred_at, \
+     ingested_at, chain_seq, content_sha256, prev_content_sha256, chain_hmac)";
+
+/// The values of [`INSERT`].
+fn row<'a>(sealed: &'a Sealed, link: &'a Link) -> [Bound<'a>; 17] {
+    let [
+        id,
+        zone,
+        kind,
+        request,
+        decision,
+        version,
+        manifest,
+        status,
+        policies,
+        diagnostics,
+        metadata,
+        at,
+        taken,
+    ] = sealed.row();
+    let (seq, prev) = (Bound::Number(link.seq), link.prev.as_deref().into());
+    let (hash, hmac) = (Bound::Text(&link.content_sha256), Bound::Text(&link.hmac));
+    [
+        id,
+        zone,
+        kind,
+        request,
+        decision,
+        version,
+        manifest,
+        status,
+        policies,
+        diagnostics,
+        metadata,
+        at,
+        taken,
+        seq,
+        hash,
+        prev,
+        hmac,
+    ]
 }
 
 /// The last row of a zone's chain, as it is written.

@@ -12,12 +12,14 @@ mod base;
 pub mod canonical;
 pub mod chain;
 pub mod changes;
+mod delivery;
 mod gateway_events;
 mod ingest;
 pub mod integrity;
 pub mod keyset;
 pub mod query;
 pub mod retention;
+mod sealed;
 mod service;
 pub mod verify;
 

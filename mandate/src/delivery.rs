@@ -17,12 +17,14 @@ use serde_json::{Map, Value};
 
 /// The member by which an event says which of the shared objects it goes on from.
 pub const SHARED_BY: &str = "as";
+/// The member of an event's metadata with the name of the decision.
+pub const DECISION_ID: &str = "decision_id";
 /// The column with the number of the decision.
 const DECISION: &str = "decision";
 /// What stands before the name of a member of the event's metadata.
 const IN_METADATA: &str = "metadata.";
 /// As many shared objects may one event go on from.
-const MAX_PARTS: usize = 2;
+pub const MAX_PARTS: usize = 2;
 /// More columns than events have members.
 const MAX_COLUMNS: usize = 64;
 
@@ -31,9 +33,12 @@ type Members = Map<String, Value>;
 
 /// What a place in a row means.
 #[derive(Debug, PartialEq, Eq)]
-enum Column {
+pub enum Column {
+    /// The number that the name of the decision ends with; the name is the member [`DECISION_ID`] of the metadata.
     Decision,
+    /// A member of the event, [`SHARED_BY`] among them.
     Member(String),
+    /// A member of the event's metadata.
     Metadata(String),
 }
 
@@ -76,9 +81,20 @@ impl Columns {
         Some(Self { columns, decisions })
     }
 
-    /// A row as an event's own members. `None` where it has more places than there are columns, or names no decision.
+    /// What each place means.
     #[must_use]
-    pub fn event(&self, row: Vec<Value>) -> Option<Members> {
+    pub fn places(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// How the names of this worker's decisions begin, where its incarnation is a number.
+    #[must_use]
+    pub fn decisions(&self) -> Option<&str> {
+        self.decisions.as_deref()
+    }
+
+    /// A row as an event's own members. `None` where it has more places than there are columns, or names no decision.
+    fn event(&self, row: Vec<Value>) -> Option<Members> {
         if row.len() > self.columns.len() {
             return None;
         }
@@ -88,7 +104,7 @@ impl Columns {
                 Column::Decision => {
                     let name = format!("{}{:x}", self.decisions.as_ref()?, value.as_u64()?);
                     // A name that stands there as well could be another one.
-                    if metadata.insert("decision_id".to_owned(), Value::String(name)).is_some() {
+                    if metadata.insert(DECISION_ID.to_owned(), Value::String(name)).is_some() {
                         return None;
                     }
                 }
@@ -112,8 +128,7 @@ impl Columns {
 /// An event with all its members: its own, and those of the shared objects that it names. Members of `metadata` are put
 /// together; else what comes later counts, and its own last. `None` where it names none of them, or has metadata that is no
 /// object.
-#[must_use]
-pub fn whole(shared: &[Members], mut event: Members) -> Option<Members> {
+fn whole(shared: &[Members], mut event: Members) -> Option<Members> {
     let parts = match event.remove(SHARED_BY) {
         None => return Some(event),
         Some(Value::Array(numbers)) if (1..=MAX_PARTS).contains(&numbers.len()) => numbers,

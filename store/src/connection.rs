@@ -1,5 +1,6 @@
 //! A connection to the database, however it is reached. Queries of `sqlx` run on each alike.
 
+use crate::many::{Bound, pieces, placeholders};
 use crate::sqlite::Sqlite;
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -50,6 +51,31 @@ impl SqlConnection {
             Kind::Elsewhere(connection) => connection.backend_name() == "SQLite",
             Kind::Lent(connection) => connection.backend_name() == "SQLite",
         }
+    }
+
+    /// Inserts rows. `into` is the statement up to its values: `INSERT INTO table (a, b)`. A file takes them one by one, by
+    /// one statement that stays prepared and keeps no journal of its own; over a network many go at once.
+    pub async fn insert_rows<const N: usize>(
+        &mut self,
+        into: &'static str,
+        rows: &[[Bound<'_>; N]],
+    ) -> Result<(), sqlx::Error> {
+        if let Kind::Here(sqlite) = &mut self.0 {
+            return sqlite.run_each(&format!("{into} VALUES {}", placeholders(1, N)), rows);
+        }
+        for piece in pieces(rows) {
+            let sql = format!("{into} VALUES {}", placeholders(piece.len(), N));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+            for value in piece.iter().flatten() {
+                query = match value {
+                    Bound::Null => query.bind(None::<String>),
+                    Bound::Number(number) => query.bind(*number),
+                    Bound::Text(text) => query.bind(*text),
+                };
+            }
+            query.execute(&mut *self).await?;
+        }
+        Ok(())
     }
 
     /// Closes it. What goes back to a pool is closed with the pool.

@@ -14,6 +14,23 @@ use std::fmt::Write as _;
 /// The most rows of one statement: enough for a group of writes, and few texts to prepare.
 const MOST: usize = 64;
 
+/// A value of a row that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound<'a> {
+    /// No value.
+    Null,
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(&'a str),
+}
+
+impl<'a> From<Option<&'a str>> for Bound<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::Text)
+    }
+}
+
 /// Cuts rows into pieces whose sizes are powers of two.
 pub fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {

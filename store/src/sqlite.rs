@@ -3,6 +3,7 @@
 //! `sqlx` hands every statement to a thread of the connection and waits for it: two switches of threads for a statement
 //! of a few microseconds. The writer has a thread of its own already, and nothing to do while it waits.
 
+use crate::many::Bound;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags, Row, ffi};
 use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow, AnyTypeInfo, AnyTypeInfoKind, AnyValue};
@@ -87,6 +88,32 @@ impl Sqlite {
         let rows = fetch(&mut statement, known.columns.as_ref(), most)?;
         let result = AnyQueryResult { rows_affected: connection.changes(), ..AnyQueryResult::default() };
         Ok((rows, result))
+    }
+
+    /// Runs a statement once for each row of values, which are copied nowhere else on their way.
+    pub(crate) fn run_each<const N: usize>(
+        &mut self,
+        sql: &str,
+        rows: &[[Bound<'_>; N]],
+    ) -> Result<(), sqlx::Error> {
+        let mut statement = self.connection.prepare_cached(&numbered(sql)).map_err(failed)?;
+        for row in rows {
+            for (index, value) in row.iter().enumerate() {
+                statement.raw_bind_parameter(index + 1, value.here()).map_err(failed)?;
+            }
+            statement.raw_execute().map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Bound<'_> {
+    fn here(&self) -> ToSqlOutput<'_> {
+        ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Number(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        })
     }
 }
 

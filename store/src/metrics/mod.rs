@@ -166,9 +166,9 @@ pub(crate) fn group_committed(pieces: usize, took: Duration, done: bool) {
     });
 }
 
-/// The ledger took an event.
-pub fn event_taken() {
-    with(|all| all.audit.inserts.inc());
+/// The ledger took so many events.
+pub fn events_taken(count: usize) {
+    with(|all| all.audit.inserts.inc_by(u64::try_from(count).unwrap_or(u64::MAX)));
 }
 
 /// An event could not be read; the ledger takes it as such.

@@ -4,8 +4,8 @@
 use crate::data::{read_secret, write_private};
 use crate::error::Error;
 use caracal_envoy::{
-    Admin, BootstrapOptions, ControlCredential, ControlNetwork, ControlPlace, ControlPlane, Endpoint,
-    GatewayOptions, Shape, render,
+    Admin, BootstrapOptions, ControlCredential, ControlNetwork, ControlPlace, ControlPlane, ControlSecrets,
+    Endpoint, GatewayOptions, Shape, render, render_secrets,
 };
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::{GatewayId, ZoneId};
@@ -37,8 +37,8 @@ pub(crate) struct BootstrapFlags {
     /// Envoy's administration: a port of the loopback interface (0: any).
     #[arg(long, value_name = "PORT", conflicts_with = "admin_socket")]
     admin_port: Option<u16>,
-    /// Write to this file, for its owner alone, instead of standard output.
-    #[arg(long, value_name = "FILE")]
+    /// Write to this file, for its owner alone, instead of standard output. With --xds two more are written beside it.
+    #[arg(long, value_name = "FILE", value_parser = named)]
     out: Option<PathBuf>,
     #[command(flatten)]
     xds: XdsFlags,
@@ -52,7 +52,7 @@ pub(crate) struct BootstrapFlags {
 struct XdsFlags {
     /// The xDS server, where listener, routes and clusters come from. Its certificate has to name this host.
     #[arg(long, value_name = "HOST:PORT",
-          requires_all = ["xds_ca", "xds_cert", "xds_key", "key_file"])]
+          requires_all = ["xds_ca", "xds_cert", "xds_key", "key_file", "out"])]
     xds: Option<Endpoint>,
     /// The authorities that the server is verified against, on the gateway's machine.
     #[arg(long, value_name = "FILE", value_parser = absolute, requires = "xds")]
@@ -63,6 +63,10 @@ struct XdsFlags {
     /// The private key of that certificate, on the gateway's machine.
     #[arg(long, value_name = "FILE", value_parser = absolute, requires = "xds")]
     xds_key: Option<PathBuf>,
+    /// The folder of the gateway's machine where the files that are written beside the bootstrap will stand
+    /// [default: the folder of --out].
+    #[arg(long, value_name = "DIR", value_parser = absolute, requires = "xds")]
+    xds_secrets: Option<PathBuf>,
     /// The key that gateways share with the services, on this machine: the gateway's credential comes from it.
     #[arg(long, value_name = "FILE", requires = "xds")]
     key_file: Option<PathBuf>,
@@ -103,9 +107,23 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err("has to be an absolute path".to_owned()) }
 }
 
-/// Renders the bootstrap.
+/// A file's path, whose last part is its name.
+fn named(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.file_name().is_some() { Ok(path) } else { Err("has to be a file".to_owned()) }
+}
+
+/// Renders the bootstrap, and what it refers to.
 pub(crate) fn run(flags: &BootstrapFlags) -> Result<ExitCode, Error> {
-    let bootstrap = format!("{:#}", render(&flags.options()?));
+    let options = flags.options()?;
+    if let (Some(file), Some(ControlPlace::Network(network))) =
+        (&flags.out, options.control().map(|control| &control.place))
+    {
+        let (secrets, rendered) = (beside(file), render_secrets(network));
+        write_private(&secrets.authority, &format!("{:#}\n", rendered.authority))?;
+        write_private(&secrets.certificate, &format!("{:#}\n", rendered.certificate))?;
+    }
+    let bootstrap = format!("{:#}", render(&options));
     match &flags.out {
         Some(file) => write_private(file, &format!("{bootstrap}\n"))?,
         None => println!("{bootstrap}"),
@@ -113,11 +131,18 @@ pub(crate) fn run(flags: &BootstrapFlags) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `edge.xds-authority.json` and `edge.xds-certificate.json` beside `edge.json`, so that those of several gateways have room
+/// in one folder.
+fn beside(bootstrap: &Path) -> ControlSecrets {
+    let file = |what: &str| bootstrap.with_extension(format!("xds-{what}.json"));
+    ControlSecrets { authority: file("authority"), certificate: file("certificate") }
+}
+
 impl BootstrapFlags {
     fn options(&self) -> Result<BootstrapOptions, Error> {
         let mut gateway = GatewayOptions {
             zone: self.fixed.zone.clone(),
-            control: self.xds.control(&self.gateway_id)?,
+            control: self.xds.control(&self.gateway_id, self.out.as_deref())?,
             ..GatewayOptions::default()
         };
         if let Some(file) = &self.fixed.upstream_ca_file {
@@ -148,19 +173,29 @@ impl BootstrapFlags {
 }
 
 impl XdsFlags {
-    fn control(&self, gateway: &GatewayId) -> Result<Option<ControlPlane>, Error> {
+    fn control(&self, gateway: &GatewayId, out: Option<&Path>) -> Result<Option<ControlPlane>, Error> {
         let Some(endpoint) = self.xds.clone() else { return Ok(None) };
         let network = ControlNetwork {
             endpoint,
             trusted_ca: given("--xds-ca", self.xds_ca.as_deref())?.to_owned(),
             certificate: given("--xds-cert", self.xds_cert.as_deref())?.to_owned(),
             key: given("--xds-key", self.xds_key.as_deref())?.to_owned(),
+            secrets: self.secrets(given("--out", out)?)?,
         };
         let file = given("--key-file", self.key_file.as_deref())?;
         let key = GatewayKey::from_hex(&read_secret(file)?)
             .map_err(|error| Error::Secret { path: file.to_owned(), why: error.to_string() })?;
         let credential = ControlCredential::new(key.configuration_credential(gateway));
         Ok(Some(ControlPlane { place: ControlPlace::Network(network), credential }))
+    }
+
+    /// Where the files beside the bootstrap will stand on the gateway's machine.
+    fn secrets(&self, out: &Path) -> Result<ControlSecrets, Error> {
+        let there = match (&self.xds_secrets, out.file_name()) {
+            (Some(folder), Some(name)) => folder.join(name),
+            _ => std::path::absolute(out).map_err(Error::file(out))?,
+        };
+        Ok(beside(&there))
     }
 }
 

@@ -13,7 +13,7 @@ struct Line {
 const PLACES: [&str; 6] =
     ["--gateway-id", "edge", "--sts", "10.0.0.5:8080", "--audit", "audit.internal:9090"];
 const FILES: [&str; 4] = ["--module", "/opt/filter.wasm", "--admin-socket", "/run/admin.sock"];
-const XDS: [&str; 8] = [
+const XDS: [&str; 10] = [
     "--xds",
     "xds.internal:18000",
     "--xds-ca",
@@ -22,6 +22,8 @@ const XDS: [&str; 8] = [
     "/etc/edge.pem",
     "--xds-key",
     "/etc/edge.key",
+    "--out",
+    "/nowhere/edge.json",
 ];
 
 fn parse(more: &[&str]) -> Result<BootstrapFlags, String> {
@@ -83,6 +85,12 @@ fn with_xds_the_way_to_the_server_is_verified_on_both_sides() {
     let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
     let xds = clusters.iter().find(|cluster| cluster["name"] == "xds").unwrap();
     assert_eq!(xds["type"], "STRICT_DNS");
+    let secret = |what: &str| {
+        json!({"name": format!("xds_{what}"), "sds_config": {
+            "path_config_source": {"path": format!("/nowhere/edge.xds-{what}.json")},
+            "resource_api_version": "V3",
+        }})
+    };
     assert_eq!(
         xds["transport_socket"]["typed_config"],
         json!({
@@ -91,13 +99,12 @@ fn with_xds_the_way_to_the_server_is_verified_on_both_sides() {
             "common_tls_context": {
                 "alpn_protocols": ["h2"],
                 "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [{
-                    "certificate_chain": {"filename": "/etc/edge.pem"},
-                    "private_key": {"filename": "/etc/edge.key"},
-                }],
-                "validation_context": {
-                    "trusted_ca": {"filename": "/etc/ca.pem"},
-                    "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "xds.internal"}}],
+                "tls_certificate_sds_secret_configs": [secret("certificate")],
+                "combined_validation_context": {
+                    "default_validation_context": {
+                        "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "xds.internal"}}],
+                    },
+                    "validation_context_sds_secret_config": secret("authority"),
                 },
             },
         })
@@ -123,10 +130,64 @@ fn a_bootstrap_is_its_owners_alone() {
 }
 
 #[test]
+fn files_that_envoy_follows_are_named_beside_the_bootstrap() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_key, key) = key_file(&"ab".repeat(32));
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let out = at("edge.json");
+    let xds = [&XDS[..8], &["--key-file", &key, "--out", &out]].concat();
+    let paths = |more: &[&str]| {
+        run(&parse(&[&xds[..], more].concat()).unwrap()).unwrap();
+        let bootstrap: Value = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
+        let tls = "transport_socket/typed_config/common_tls_context";
+        let path = |at: &str| {
+            let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
+            let xds = clusters.iter().find(|cluster| cluster["name"] == "xds").unwrap();
+            let path = xds.pointer(&format!("/{tls}/{at}/sds_config/path_config_source/path"));
+            path.unwrap().as_str().unwrap().to_owned()
+        };
+        (
+            path("tls_certificate_sds_secret_configs/0"),
+            path("combined_validation_context/validation_context_sds_secret_config"),
+        )
+    };
+    assert_eq!(paths(&[]), (at("edge.xds-certificate.json"), at("edge.xds-authority.json")));
+    assert_eq!(
+        paths(&["--xds-secrets", "/etc/caracal"]),
+        (
+            "/etc/caracal/edge.xds-certificate.json".to_owned(),
+            "/etc/caracal/edge.xds-authority.json".to_owned()
+        )
+    );
+    for (what, kind, content) in [
+        (
+            "certificate",
+            "tls_certificate",
+            json!({
+                "certificate_chain": {"filename": "/etc/edge.pem"},
+                "private_key": {"filename": "/etc/edge.key"},
+            }),
+        ),
+        ("authority", "validation_context", json!({"trusted_ca": {"filename": "/etc/ca.pem"}})),
+    ] {
+        let file = at(&format!("edge.xds-{what}.json"));
+        let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let kind_of = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+        let secret = json!({"@type": kind_of, "name": format!("xds_{what}"), kind: content});
+        assert_eq!(written, json!({"resources": [secret]}));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "and nothing else");
+}
+
+#[test]
 fn what_does_not_fit_together_is_named() {
     for (more, word) in [
         (&["--xds", "xds:1"][..], "--xds-ca"),
         (&XDS[..], "--key-file"),
+        (&[&XDS[..8], &["--key-file", "/k"]].concat()[..], "--out"),
+        (&["--xds-secrets", "/etc"][..], "--xds <HOST:PORT>"),
+        (&["--out", "/"][..], "has to be a file"),
         (&["--xds-key", "/k"][..], "--xds <HOST:PORT>"),
         (&["--key-file", "/k"][..], "--xds <HOST:PORT>"),
         (&["--admin-port", "0"][..], "--admin-socket"),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::control;
 use crate::options::{ControlNetwork, Endpoint};
+use crate::{control, secrets};
 
 /// The cluster for upstreams without TLS that the STS names.
 pub(crate) const PLAIN: &str = "dfp_plain";
@@ -170,44 +170,56 @@ fn ejection() -> Value {
 /// TLS that verifies the chain. `host` is the one that has to be there; `None` where the request names it. Without a
 /// validation context Envoy would verify nothing.
 fn tls_socket(trusted_ca: &Path, host: Option<&str>) -> Value {
-    let mut validation = json!({"trusted_ca": {"filename": trusted_ca.to_string_lossy()}});
-    let mut context = json!({
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-    });
-    if let (Some(host), Some(validation), Some(context)) =
-        (host, validation.as_object_mut(), context.as_object_mut())
-    {
-        let is_address = host.parse::<std::net::IpAddr>().is_ok();
-        let kind = if is_address { "IP_ADDRESS" } else { "DNS" };
-        let names = json!([{"san_type": kind, "matcher": {"exact": host}}]);
-        validation.insert("match_typed_subject_alt_names".to_owned(), names);
-        if !is_address {
-            context.insert("sni".to_owned(), json!(host));
+    let context = verified_as(host, |mut validation| {
+        if let Some(members) = validation.as_object_mut() {
+            members.insert("trusted_ca".to_owned(), json!({"filename": trusted_ca.to_string_lossy()}));
         }
-    }
-    if let Some(context) = context.as_object_mut() {
-        let common = json!({
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "validation_context": validation,
-        });
-        context.insert("common_tls_context".to_owned(), common);
-    }
+        json!({"validation_context": validation})
+    });
     json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
 
-/// TLS to a control plane: it is verified by authority and host, and shown the certificate of this gateway.
+/// The context of TLS towards this host. `common` makes what is common to both directions, from whom the certificate has
+/// to name.
+fn verified_as(host: Option<&str>, common: impl FnOnce(Value) -> Value) -> Value {
+    let is_address = host.is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok());
+    let names = host.map_or_else(
+        || json!({}),
+        |host| {
+            let kind = if is_address { "IP_ADDRESS" } else { "DNS" };
+            json!({"match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}]})
+        },
+    );
+    let mut common = common(names);
+    if let Some(members) = common.as_object_mut() {
+        let versions = json!({"tls_minimum_protocol_version": "TLSv1_2"});
+        members.insert("tls_params".to_owned(), versions);
+    }
+    let mut context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": common,
+    });
+    if let (Some(host), Some(members)) = (host.filter(|_| !is_address), context.as_object_mut()) {
+        members.insert("sni".to_owned(), json!(host));
+    }
+    context
+}
+
+/// TLS to a control plane: it is verified by authority and host, and shown the certificate of this gateway. Files are named
+/// by secrets, which Envoy follows; whom the certificate has to name stands here, whatever they say.
 pub(crate) fn mutual_tls_socket(network: &ControlNetwork) -> Value {
-    let mut socket = tls_socket(&network.trusted_ca, Some(&network.endpoint.host));
-    let common = socket.pointer_mut("/typed_config/common_tls_context").and_then(Value::as_object_mut);
-    if let Some(common) = common {
-        let certificate = json!([{
-            "certificate_chain": {"filename": network.certificate.to_string_lossy()},
-            "private_key": {"filename": network.key.to_string_lossy()},
-        }]);
-        common.insert("tls_certificates".to_owned(), certificate);
+    let mut context = verified_as(Some(&network.endpoint.host), |names| {
+        json!({"combined_validation_context": {
+            "default_validation_context": names,
+            "validation_context_sds_secret_config": secrets::authority_source(network),
+        }})
+    });
+    if let Some(common) = context.pointer_mut("/common_tls_context").and_then(Value::as_object_mut) {
+        let certificate = json!([secrets::certificate_source(network)]);
+        common.insert("tls_certificate_sds_secret_configs".to_owned(), certificate);
         common.insert("alpn_protocols".to_owned(), json!(["h2"]));
     }
-    socket
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
 }
 
 fn http1() -> Value {

@@ -18,15 +18,17 @@ mod local_reply;
 mod node;
 mod observe;
 mod options;
+mod secrets;
 mod wasm;
 pub mod xds;
 
 pub use bootstrap::render;
 pub use clusters::SERVICE_IDLE_SECONDS;
 pub use options::{
-    Admin, BootstrapOptions, ControlCredential, ControlNetwork, ControlPlace, ControlPlane, Endpoint,
-    EndpointError, FeedSource, GatewayOptions, OnBacklog, Shape, SidecarOptions,
+    Admin, BootstrapOptions, ControlCredential, ControlNetwork, ControlPlace, ControlPlane, ControlSecrets,
+    Endpoint, EndpointError, FeedSource, GatewayOptions, OnBacklog, Shape, SidecarOptions,
 };
+pub use secrets::{RenderedSecrets, render_secrets};
 
 /// The environment variable of the Envoy process that holds the key shared with the STS and Audit, in
 /// hex (contract gateway §A10).

@@ -129,6 +129,18 @@ pub struct ControlNetwork {
     pub certificate: PathBuf,
     /// The private key of that certificate.
     pub key: PathBuf,
+    /// Where Envoy is told of those files, so that it follows them.
+    pub secrets: ControlSecrets,
+}
+
+/// Two small files that name the others ([`render_secrets`](crate::render_secrets)). Envoy reads what a bootstrap names
+/// once, and what such a file names again whenever something is moved into its folder.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ControlSecrets {
+    /// Names the certificates that the control plane is verified against.
+    pub authority: PathBuf,
+    /// Names the certificate that this Envoy shows, and its key.
+    pub certificate: PathBuf,
 }
 
 /// A gateway's credential at its control plane (`GatewayKey::configuration_credential`). Never printed.

@@ -27,16 +27,24 @@ impl Authority {
 
     /// Writes its certificate, for those who are to trust it.
     pub fn write(&self, file: &Path) {
-        std::fs::write(file, self.0.pem()).unwrap();
+        put(file, &self.0.pem());
     }
 
     /// Writes a certificate for this name or address, and its key.
     pub fn certify(&self, name: &str, certificate: &Path, key: &Path) {
         let pair = KeyPair::generate().unwrap();
         let signed = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&pair, &self.0).unwrap();
-        std::fs::write(certificate, signed.pem()).unwrap();
-        std::fs::write(key, pair.serialize_pem()).unwrap();
+        put(certificate, &signed.pem());
+        put(key, &pair.serialize_pem());
     }
+}
+
+/// Moves a file into place, as whoever renews certificates does.
+fn put(file: &Path, text: &str) {
+    let mut partial = file.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, text).unwrap();
+    std::fs::rename(&partial, file).unwrap();
 }
 
 impl Default for Authority {

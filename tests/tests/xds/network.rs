@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-const TLS: &str = "/transport_socket/typed_config/common_tls_context/tls_certificates";
+const SHOWN: &str = "/transport_socket/typed_config/common_tls_context/tls_certificate_sds_secret_configs";
 
 /// A Caracal that gateways follow over the network, and the authority of all certificates.
 struct Site {
@@ -43,10 +43,16 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// What the command prints for a gateway with a certificate of this authority for this name.
+    /// The number of the bootstrap that is rendered next: the gateway's files are named after it.
+    fn next(&self) -> usize {
+        self.issued.load(Ordering::SeqCst)
+    }
+
+    /// What the command writes for a gateway with a certificate of this authority for this name.
     async fn bootstrap(&self, id: &str, authority: &Authority, certified: &str) -> Value {
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
         let (certificate, key) = (self.file(&format!("{number}.pem")), self.file(&format!("{number}.key")));
+        let out = self.file(&format!("{number}.json"));
         authority.certify(certified, &certificate, &key);
         let address = |service: &str| self.stack.running[service].as_str().unwrap().to_owned();
         let mut command = Command::new(binary());
@@ -58,9 +64,10 @@ impl Site {
         command.arg("--xds-ca").arg(self.file("server-ca"));
         command.arg("--xds-cert").arg(certificate).arg("--xds-key").arg(key);
         command.arg("--key-file").arg(self.stack.folder().join("secrets/gatewayStsHmacKey"));
+        command.arg("--out").arg(&out);
         let output = command.output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
+        serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap()
     }
 
     /// How often something was counted so far.
@@ -134,6 +141,53 @@ async fn a_gateway_elsewhere_follows_and_certificates_change_meanwhile() {
     until("what it missed", async || clusters().await == 3).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_shows_and_trusts_renewed_certificates_without_a_restart() {
+    let site = Site::start().await;
+    let upstream = Upstream::start().await;
+    let world = World::configure(&site.stack, &upstream).await;
+    let number = site.next();
+    let (certificate, key) = (site.file(&format!("{number}.pem")), site.file(&format!("{number}.key")));
+    let bootstrap = site.bootstrap("edge", &site.authority, "edge").await;
+    let gateway = Sidecar::start_with(&site.stack, &bootstrap, 401).await;
+    let clusters = async || served(&clusters_at(&world.http, &gateway.admin).await).len();
+    until("what there is", async || clusters().await == 1).await;
+    let handshakes = "caracal_xds_refused_streams_total{reason=\"handshake\"}";
+
+    // The authority of gateways is another: the old certificate opens nothing, until the gateway has a new one.
+    let renewed = Authority::new();
+    renewed.write(&site.file("ca"));
+    until("the end of the stream", async || site.streams("edge").await == 0).await;
+    until("a refusal", async || site.counted(handshakes).await > 0).await;
+    renewed.certify("edge", &certificate, &key);
+    until("the return", async || site.streams("edge").await == 1).await;
+    let other = Upstream::start().await;
+    world.add_resource_named("resource://new", other.address).await;
+    until("what is new", async || clusters().await == 2).await;
+
+    // The server's certificate comes from the new authority as well. A gateway that has to come again trusts it once its
+    // own file says so.
+    let loads = "caracal_xds_certificate_loads_total{outcome=\"done\"}";
+    let before = site.counted(loads).await;
+    renewed.certify("127.0.0.1", &site.file("server"), &site.file("server.key"));
+    until("the server's certificate", async || site.counted(loads).await > before).await;
+    Authority::new().write(&site.file("ca"));
+    until("the end of the stream", async || site.streams("edge").await == 0).await;
+    renewed.write(&site.file("ca"));
+    let unverified = "/stats?filter=cluster.xds.ssl.fail_verify_error&format=json";
+    until("a server that is not trusted", async || {
+        let answer = world.http.get(format!("{}{unverified}", gateway.admin)).send().await.unwrap();
+        let stats: Value = answer.json().await.unwrap();
+        stats["stats"][0]["value"].as_u64().is_some_and(|count| count > 0)
+    })
+    .await;
+    assert_eq!(site.streams("edge").await, 0);
+    renewed.write(&site.file("server-ca"));
+    until("the return", async || site.streams("edge").await == 1).await;
+    world.add_resource_named("resource://newer", other.address).await;
+    until("what is newer", async || clusters().await == 3).await;
+}
+
 /// An Envoy that has to be refused.
 struct Refused {
     admin: String,
@@ -175,7 +229,7 @@ async fn whoever_is_not_the_gateway_is_told_nothing() {
         change(clusters.iter_mut().find(|cluster| cluster["name"] == "xds").unwrap());
     };
     let uncertified = changed(&|bootstrap| {
-        xds(bootstrap, &|cluster| assert!(cluster.pointer_mut(TLS).unwrap().take().is_array()));
+        xds(bootstrap, &|cluster| assert!(cluster.pointer_mut(SHOWN).unwrap().take().is_array()));
     });
     let plaintext = changed(&|bootstrap| {
         xds(bootstrap, &|cluster| assert!(cluster["transport_socket"].take().is_object()));

@@ -22,6 +22,7 @@ pub mod proto;
 mod schema;
 mod server;
 mod session;
+mod shares;
 mod status;
 mod stream;
 mod translate;

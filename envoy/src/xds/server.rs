@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use caracal_mandate::gateway_signature::GatewayKey;
+use caracal_mandate::id::GatewayId;
 use caracal_store::{Store, StoreError};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,8 +21,9 @@ use tonic::transport::Server;
 use super::content::{Own, Snapshot};
 use super::follow::Follower;
 use super::names::Lookup;
-use super::network::NetworkListener;
+use super::network::{Certified, NetworkListener};
 use super::proto::METHOD;
+use super::shares::Shares;
 use super::status::{Gateways, STATUS_PATH, Status};
 use super::stream::{by_network, by_socket};
 use super::translate::Rules;
@@ -88,6 +90,10 @@ pub(super) struct Shared {
     pub(super) ended: watch::Receiver<bool>,
     pub(super) gateways: Gateways,
     pub(super) streams: Arc<Semaphore>,
+    /// The streams of those who showed a certificate.
+    pub(super) certified: Shares<Certified>,
+    /// The streams of gateways that introduced themselves.
+    pub(super) introduced: Shares<GatewayId>,
 }
 
 /// Makes the socket, for its owner alone. One that a process left behind is taken away.
@@ -134,6 +140,8 @@ impl XdsServer {
             ended: told,
             gateways: Gateways::default(),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            certified: Shares::default(),
+            introduced: Shares::default(),
         };
         Ok(Self { shared: Arc::new(shared), follower, network: None, ended })
     }

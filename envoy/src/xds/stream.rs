@@ -13,10 +13,11 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 use super::content::{Kind, Own, Snapshot};
-use super::network::Peer;
+use super::network::{Certified, Peer, may_have};
 use super::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use super::server::Shared;
 use super::session::{Said, Session};
+use super::shares::{PER_GATEWAY, Share};
 use crate::control::{CREDENTIAL, SCHEME};
 use crate::node::{GatewayNode, NodeError};
 
@@ -86,12 +87,34 @@ async fn accept(
     request: Request<Streaming<DeltaDiscoveryRequest>>,
 ) -> Result<Response<Answers>, Refusal> {
     let credential = credential(request.metadata()).map_err(refuse)?;
-    let permit = Arc::clone(&shared.streams).try_acquire_owned().map_err(|_| refuse(Refused::TooMany))?;
+    let place = Place::take(&shared, &door).map_err(refuse)?;
     // One answer of each type can be under way.
     let (answers, answered) = mpsc::channel(2 * Kind::ALL.len());
     let caller = Caller { door, credential };
-    tokio::spawn(converse(shared, caller, request.into_inner(), answers, permit));
+    tokio::spawn(converse(shared, caller, request.into_inner(), answers, place));
     Ok(Response::new(ReceiverStream::new(answered)))
+}
+
+/// What a stream takes up while it lives.
+struct Place {
+    _of_all: OwnedSemaphorePermit,
+    /// Of those that its certificate may have, where it showed one: what holds before it said who it is.
+    _of_certificate: Option<Share<Certified>>,
+}
+
+impl Place {
+    fn take(shared: &Shared, door: &Door) -> Result<Self, Refused> {
+        let of_certificate = match door {
+            Door::Network(peer) => {
+                let certified = peer.certified();
+                let share = shared.certified.take(certified, may_have(certified));
+                Some(share.ok_or(Refused::TooManyOfGateway)?)
+            }
+            Door::Socket => None,
+        };
+        let of_all = Arc::clone(&shared.streams).try_acquire_owned().map_err(|_| Refused::TooMany)?;
+        Ok(Self { _of_all: of_all, _of_certificate: of_certificate })
+    }
 }
 
 /// What is known of a caller before its first message.
@@ -107,6 +130,7 @@ enum Refused {
     NoCredential,
     NoGateway(NodeError),
     TooMany,
+    TooManyOfGateway,
     WrongCertificate,
     WrongCredential,
 }
@@ -117,6 +141,9 @@ fn refuse(why: Refused) -> Refusal {
         Refused::BadMetadata(error) => ("bad_metadata", Refusal::invalid_argument(error.to_string())),
         Refused::NoGateway(error) => ("no_gateway", Refusal::invalid_argument(error.to_string())),
         Refused::TooMany => ("too_many", Refusal::resource_exhausted("too many streams")),
+        Refused::TooManyOfGateway => {
+            ("too_many_of_gateway", Refusal::resource_exhausted("too many streams of this gateway"))
+        }
         Refused::WrongCertificate => {
             ("wrong_certificate", Refusal::unauthenticated("the certificate does not name this gateway"))
         }
@@ -142,11 +169,11 @@ async fn converse(
     caller: Caller,
     mut requests: Streaming<DeltaDiscoveryRequest>,
     answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Refusal>>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let Ok(Ok(Some(first))) = tokio::time::timeout(INTRODUCTION, requests.message()).await else { return };
     let introduced = introduce(&shared, &caller, &first);
-    let (gateway, own) = match introduced {
+    let Introduced { gateway, own, _share } = match introduced {
         Ok(introduced) => introduced,
         Err(refusal) => {
             let _ = answers.send(Err(refusal)).await;
@@ -177,11 +204,14 @@ async fn converse(
     }
 }
 
-fn introduce(
-    shared: &Shared,
-    caller: &Caller,
-    first: &DeltaDiscoveryRequest,
-) -> Result<(GatewayId, Own), Refusal> {
+/// A gateway that said who it is, and may be.
+struct Introduced {
+    gateway: GatewayId,
+    own: Own,
+    _share: Share<GatewayId>,
+}
+
+fn introduce(shared: &Shared, caller: &Caller, first: &DeltaDiscoveryRequest) -> Result<Introduced, Refusal> {
     let node = first.node.as_ref().ok_or_else(|| refuse(Refused::NoGateway(NodeError::Id)))?;
     let node = GatewayNode::parse(node).map_err(|error| {
         refuse(match error {
@@ -195,11 +225,13 @@ fn introduce(
     if !shared.key.verify_configuration_credential(&node.id, &caller.credential) {
         return Err(refuse(Refused::WrongCredential));
     }
+    let share = shared.introduced.take(&node.id, PER_GATEWAY);
+    let share = share.ok_or_else(|| refuse(Refused::TooManyOfGateway))?;
     let own = Own::of(&shared.template, &node).map_err(|error| {
         tracing::error!(%error, "the listener cannot be written as Envoy reads it");
         Refusal::internal("the listener cannot be served")
     })?;
-    Ok((node.id, own))
+    Ok(Introduced { gateway: node.id, own, _share: share })
 }
 
 /// A gateway that is counted as connected for as long as this lives.

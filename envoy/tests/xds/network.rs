@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -16,6 +17,9 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+
+/// Connections, and streams, that one gateway may have.
+const PER_GATEWAY: usize = 8;
 
 fn nobody() -> Lookup {
     Lookup::new(|_| async { Err(std::io::Error::other("nobody is asked")) })
@@ -114,7 +118,6 @@ async fn a_gateway_needs_its_own_certificate_and_its_own_credential() {
         // The certificate is another gateway's, whatever is known of this one.
         (vec![dns("other")], "edge", Some("edge"), Some(Code::Unauthenticated)),
         (vec![uri("spiffe://edge/other")], "edge", Some("edge"), Some(Code::Unauthenticated)),
-        (vec![], "edge", Some("edge"), Some(Code::Unauthenticated)),
         // The certificate alone is not enough.
         (vec![dns("edge")], "edge", Some("other"), Some(Code::Unauthenticated)),
         (vec![dns("edge")], "edge", None, Some(Code::Unauthenticated)),
@@ -140,6 +143,80 @@ async fn a_gateway_needs_its_own_certificate_and_its_own_credential() {
     }
     let gateways: Vec<_> = world.status().await.gateways.into_keys().collect();
     assert_eq!(gateways, ["edge"]);
+    world.stop().await;
+}
+
+/// Whether the server ends the connection without a word of HTTP/2.
+async fn is_ended(mut stream: TlsStream<TcpStream>) -> bool {
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut byte)).await;
+    read.is_ok_and(|read| !matches!(read, Ok(1)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_names_no_gateway_opens_nothing() {
+    let trust = Trust::new();
+    let world = World::start_on_network(nobody(), trust.files()).await;
+    for names in [vec![], vec![dns("*.example.org")], vec![uri("urn:edge")]] {
+        let stream = trust.connect(world.network(), "server.test", &names).await.unwrap();
+        assert!(is_ended(stream).await, "{names:?}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_gateway_leaves_room_for_the_others() {
+    const REASON: &str = "too_many_of_gateway";
+    let trust = Trust::new();
+    let world = World::start_on_network(nobody(), trust.files()).await;
+    world.put_and_serve("orders", "http://10.0.0.1").await;
+    let (edge, idle) = ([dns("edge")], [dns("idle")]);
+    let authorization = |id: &str| format!("Bearer {}", world.credential(id));
+
+    // Connections, each with a stream.
+    let (mut channels, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..PER_GATEWAY {
+        let channel = trust.channel(&world, &edge).await;
+        let mut stream =
+            Gateway::open_on(channel.clone(), "edge", Some(&authorization("edge"))).await.unwrap();
+        stream.want(CLUSTER, &[]).await;
+        assert_eq!(stream.taken().await.0.len(), 1);
+        channels.push(channel);
+        streams.push(stream);
+    }
+    assert_eq!(world.refusals(REASON).await, 0);
+    assert!(is_ended(trust.connect(world.network(), "server.test", &edge).await.unwrap()).await);
+    assert_eq!(world.refusals(REASON).await, 1);
+    let more = Gateway::open_on(channels[0].clone(), "edge", Some(&authorization("edge"))).await;
+    assert_eq!(more.err().map(|refusal| refusal.code()), Some(Code::ResourceExhausted));
+    // By the other door it is the same gateway.
+    let by_socket = Gateway::refused(&world, "edge", Some(&authorization("edge"))).await;
+    assert_eq!(by_socket, Code::ResourceExhausted);
+    assert_eq!(world.refusals(REASON).await, 3);
+
+    // Streams that never say who they are.
+    let channel = trust.channel(&world, &idle).await;
+    let mut silent = Vec::new();
+    for _ in 0..PER_GATEWAY {
+        silent.push(Gateway::open_on(channel.clone(), "idle", Some(&authorization("idle"))).await.unwrap());
+    }
+    let more = Gateway::open_on(channel.clone(), "idle", Some(&authorization("idle"))).await;
+    assert_eq!(more.err().map(|refusal| refusal.code()), Some(Code::ResourceExhausted));
+    assert_eq!(world.refusals(REASON).await, 4);
+
+    // Everybody else is told, and so is the one that gave back what it had.
+    let mut other = Gateway::connect(&world, "other").await;
+    other.want(CLUSTER, &[]).await;
+    assert_eq!(other.taken().await.0.len(), 1);
+    drop((streams, channels));
+    world.until(|status| status.gateways["edge"].streams == 0).await;
+    // A server that lets somebody in says so by its settings, which are the first frame.
+    let back = async {
+        while is_ended(trust.connect(world.network(), "server.test", &edge).await.unwrap()).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), back).await.expect("its places are never given back");
     world.stop().await;
 }
 

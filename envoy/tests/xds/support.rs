@@ -1,5 +1,6 @@
 //! A store, a server on it, and a gateway that speaks the protocol.
 
+use axum::body::Body;
 use caracal_envoy::xds::proto::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, ErrorDetail, METHOD, Node, Resource,
 };
@@ -10,6 +11,7 @@ use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPl
 use caracal_mandate::gateway_signature::GatewayKey;
 use caracal_mandate::id::{GatewayId, ZoneId};
 use caracal_store::change::Change;
+use caracal_store::metrics::{Access, Exposition, Service};
 use caracal_store::{Store, StoreError};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status as Refusal, Streaming};
+use tower::ServiceExt as _;
 
 pub(crate) const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 pub(crate) const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
@@ -138,6 +141,17 @@ impl World {
 
     pub(crate) async fn status(&self) -> Status {
         read_status(&self.socket()).await.unwrap()
+    }
+
+    /// How many streams, and connections, this process refused for this reason.
+    pub(crate) async fn refusals(&self, reason: &str) -> u64 {
+        let exposition = Exposition::new(Service::Admin, self.store.clone(), Access::Open);
+        let request = http::Request::get("/metrics").body(Body::empty()).unwrap();
+        let answer = exposition.routes().oneshot(request).await.unwrap();
+        let text = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let sample = format!("caracal_xds_refused_streams_total{{reason=\"{reason}\"}} ");
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(&sample)).map_or(0, |count| count.parse().unwrap())
     }
 
     pub(crate) async fn until(&self, holds: impl Fn(&Status) -> bool) -> Status {

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// The ids of gateways that a verified certificate is good for: its DNS names, and the last segments of its URIs' paths.
 /// Without a certificate, none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Certified(Arc<BTreeSet<GatewayId>>);
 
 impl Certified {
@@ -19,6 +19,11 @@ impl Certified {
         // A wildcard is no gateway's id.
         let names = certificate.valid_dns_names().chain(of_uris);
         Self(Arc::new(names.filter_map(|name| GatewayId::new(name).ok()).collect()))
+    }
+
+    /// How many are named.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether this gateway is named.

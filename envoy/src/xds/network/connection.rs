@@ -15,6 +15,7 @@ use tonic::transport::server::Connected;
 
 use super::certified::Certified;
 use super::material::Material;
+use crate::xds::shares::Share;
 
 /// How long a gateway may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(15);
@@ -35,6 +36,11 @@ impl Peer {
         self.certified.names(gateway)
     }
 
+    /// The gateways that its certificate names.
+    pub(crate) fn certified(&self) -> &Certified {
+        &self.certified
+    }
+
     /// A gateway introduced itself, so the connection may live on.
     pub(crate) fn introduced(&self) {
         self.introduced.notify_one();
@@ -47,18 +53,26 @@ pub(crate) struct Connection {
     peer: Peer,
     /// Resolves when it has to end; `None` once it did.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// What a connection takes up while it lives.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Of all connections there may be.
+    pub(super) _of_all: OwnedSemaphorePermit,
+    /// Of those that its certificate may have.
+    pub(super) _of_its_own: Share<Certified>,
 }
 
 impl Connection {
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
+        certified: Certified,
         material: &Material,
         materials: watch::Receiver<Arc<Material>>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
-        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let certified = certificates.first().map(Certified::of).unwrap_or_default();
         let peer = Peer { certified, introduced: Arc::default() };
         let authorities = material.authorities;
         let by = peer.clone();

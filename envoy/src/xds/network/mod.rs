@@ -3,7 +3,7 @@
 //! Who gets through has a certificate of an authority that the operator named, and that certificate names gateways. A
 //! stream is then still asked for the credential of one of them. What proves both sides stands in files that are looked
 //! at again and again, so nothing is restarted when certificates change. Nobody is waited for for ever: there are bounds
-//! on handshakes, connections, the time until a gateway introduces itself, and the life of a connection.
+//! on handshakes, connections, those of one gateway, the time until a gateway introduces itself, and the life of a connection.
 
 mod certified;
 mod connection;
@@ -17,10 +17,13 @@ use std::time::Duration;
 
 use caracal_store::metrics;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::shares::{PER_GATEWAY, Shares};
+pub(super) use certified::Certified;
+use connection::Place;
 pub(super) use connection::{Connection, Peer};
 use material::{Material, Materials};
 pub use material::{NetworkFile, NetworkFileError, NetworkFiles, Unusable};
@@ -93,7 +96,8 @@ async fn accept(
     material: watch::Receiver<Arc<Material>>,
     connections: mpsc::Sender<io::Result<Connection>>,
 ) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places =
+        Arc::new(Places { all: Arc::new(Semaphore::new(CONNECTIONS)), certified: Shares::default() });
     let mut handshakes = JoinSet::new();
     loop {
         let full = handshakes.len() >= HANDSHAKES;
@@ -118,12 +122,19 @@ async fn accept(
     }
 }
 
+/// What connections take up.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    certified: Shares<Certified>,
+}
+
 /// The handshake, and a place for the connection.
 async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
     mut material: watch::Receiver<Arc<Material>>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 ) -> Option<Connection> {
     let current = Arc::clone(&material.borrow_and_update());
     let acceptor = TlsAcceptor::from(Arc::clone(&current.config));
@@ -134,9 +145,28 @@ async fn welcome(
         Ok(Err(error)) => return refuse(peer, "handshake", &error.to_string()),
         Err(_) => return refuse(peer, "handshake", "it took too long"),
     };
-    let place: Option<OwnedSemaphorePermit> = places.try_acquire_owned().ok();
-    let Some(place) = place else { return refuse(peer, "too_many", "too many connections") };
-    Some(Connection::new(stream, &current, material, place))
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certified = certificates.first().map(Certified::of).unwrap_or_default();
+    if certified.count() == 0 {
+        return refuse(peer, "wrong_certificate", "the certificate names no gateway");
+    }
+    let Some(of_its_own) = places.certified.take(&certified, may_have(&certified)) else {
+        return refuse(
+            peer,
+            "too_many_of_gateway",
+            "too many connections with a certificate for these gateways",
+        );
+    };
+    let Ok(of_all) = Arc::clone(&places.all).try_acquire_owned() else {
+        return refuse(peer, "too_many", "too many connections");
+    };
+    let place = Place { _of_all: of_all, _of_its_own: of_its_own };
+    Some(Connection::new(stream, certified, &current, material, place))
+}
+
+/// Connections, and streams, that may be open with a certificate for these gateways.
+pub(super) fn may_have(certified: &Certified) -> usize {
+    certified.count().saturating_mul(PER_GATEWAY)
 }
 
 fn refuse(peer: SocketAddr, reason: &'static str, why: &str) -> Option<Connection> {

@@ -54,20 +54,24 @@ pub(crate) struct NetworkFlags {
     /// The authorities that certificates of gateways are verified against.
     #[arg(long, env = "CARACAL_XDS_CLIENT_CA", value_name = "FILE")]
     xds_client_ca: Option<PathBuf>,
+    /// Lists of the certificates of gateways that those authorities revoked, in PEM form.
+    #[arg(long, env = "CARACAL_XDS_CLIENT_CRL", value_name = "FILE")]
+    xds_client_crl: Option<PathBuf>,
 }
 
 impl NetworkFlags {
-    /// The address and the files: all of them, or none.
+    /// The address and the files: all of them, with or without lists of revoked certificates, or none.
     fn complete(&self) -> Result<Option<(SocketAddr, NetworkFiles)>, Error> {
         let file = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
-        let (certificate, key, client_ca) =
-            (file(&self.xds_cert), file(&self.xds_key), file(&self.xds_client_ca));
+        let (certificate, key) = (file(&self.xds_cert), file(&self.xds_key));
+        let (client_ca, client_crl) = (file(&self.xds_client_ca), file(&self.xds_client_crl));
         let missing = |name| Error::Setting {
             name,
             why: "is missing: --xds-listen, --xds-cert, --xds-key and --xds-client-ca belong together"
                 .to_owned(),
         };
-        if self.xds_listen.is_none() && certificate.is_none() && key.is_none() && client_ca.is_none() {
+        let files = [&certificate, &key, &client_ca, &client_crl];
+        if self.xds_listen.is_none() && files.iter().all(|file| file.is_none()) {
             return Ok(None);
         }
         let address = self.xds_listen.ok_or_else(|| missing("--xds-listen"))?;
@@ -75,6 +79,7 @@ impl NetworkFlags {
             certificate: certificate.ok_or_else(|| missing("--xds-cert"))?,
             key: key.ok_or_else(|| missing("--xds-key"))?,
             client_ca: client_ca.ok_or_else(|| missing("--xds-client-ca"))?,
+            client_crl,
         };
         Ok(Some((address, files)))
     }
@@ -118,6 +123,7 @@ impl GatewayFlags {
                 let name = match error.file {
                     NetworkFile::Certificate => "--xds-cert",
                     NetworkFile::ClientCa => "--xds-client-ca",
+                    NetworkFile::ClientCrl => "--xds-client-crl",
                     NetworkFile::Key => "--xds-key",
                 };
                 Error::Setting { name, why: error.to_string() }
@@ -173,6 +179,7 @@ mod tests {
             xds_cert: file(cert),
             xds_key: file(key),
             xds_client_ca: file(client_ca),
+            xds_client_crl: None,
         }
     }
 
@@ -180,13 +187,19 @@ mod tests {
     fn what_belongs_together_is_given_together() {
         assert!(flags(false, "-", "-", "-").complete().unwrap().is_none());
         assert!(flags(false, "", "", "").complete().unwrap().is_none(), "an empty variable says nothing");
-        assert!(flags(true, "c", "k", "a").complete().unwrap().is_some());
+        let (_, files) = flags(true, "c", "k", "a").complete().unwrap().unwrap();
+        assert_eq!(files.client_crl, None);
+        let listed = |flags| NetworkFlags { xds_client_crl: Some("l".into()), ..flags };
+        let (_, files) = listed(flags(true, "c", "k", "a")).complete().unwrap().unwrap();
+        assert_eq!(files.client_crl, Some("l".into()));
         for (flags, name) in [
             (flags(false, "c", "k", "a"), "--xds-listen: "),
             (flags(true, "-", "k", "a"), "--xds-cert: "),
             (flags(true, "c", "", "a"), "--xds-key: "),
             (flags(true, "c", "k", "-"), "--xds-client-ca: "),
             (flags(true, "-", "-", "-"), "--xds-cert: "),
+            (listed(flags(false, "-", "-", "-")), "--xds-listen: "),
+            (listed(flags(true, "c", "k", "-")), "--xds-client-ca: "),
         ] {
             let error = flags.complete().unwrap_err().to_string();
             assert!(error.starts_with(name) && error.contains("belong together"), "{error}");

@@ -1,11 +1,14 @@
 //! Upstreams that speak TLS, and the certificate authority behind them.
 
 use axum::Router;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -30,12 +33,34 @@ impl Authority {
         put(file, &self.0.pem());
     }
 
-    /// Writes a certificate for this name or address, and its key.
-    pub fn certify(&self, name: &str, certificate: &Path, key: &Path) {
-        let pair = KeyPair::generate().unwrap();
-        let signed = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&pair, &self.0).unwrap();
-        put(certificate, &signed.pem());
+    /// Writes a certificate for this name or address, and its key. Tells its number.
+    pub fn certify(&self, name: &str, certificate: &Path, key: &Path) -> u64 {
+        static ISSUED: AtomicU64 = AtomicU64::new(1);
+        let (pair, serial) = (KeyPair::generate().unwrap(), ISSUED.fetch_add(1, Ordering::SeqCst));
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        put(certificate, &params.signed_by(&pair, &self.0).unwrap().pem());
         put(key, &pair.serialize_pem());
+        serial
+    }
+
+    /// Writes the list of the certificates that it revoked.
+    pub fn revoke(&self, serials: &[u64], file: &Path) {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        put(file, &list.signed_by(&self.0).unwrap().pem().unwrap());
     }
 }
 

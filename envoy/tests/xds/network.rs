@@ -3,7 +3,10 @@
 use crate::support::{CLUSTER, Gateway, World};
 use caracal_envoy::xds::{Lookup, NetworkFiles, STATUS_PATH};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,7 +62,32 @@ impl Trust {
     }
 
     fn files(&self) -> NetworkFiles {
-        NetworkFiles { certificate: self.path("cert"), key: self.path("key"), client_ca: self.path("ca") }
+        NetworkFiles {
+            certificate: self.path("cert"),
+            key: self.path("key"),
+            client_ca: self.path("ca"),
+            client_crl: None,
+        }
+    }
+
+    /// Writes the list of the certificates that this authority revoked, which is good until this year.
+    fn revoke(&self, serials: &[u64], until: i32) {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.authority).unwrap().pem().unwrap();
+        std::fs::write(self.path("crl"), list).unwrap();
     }
 
     /// Connects to a server of this name with a certificate for these names.
@@ -69,12 +97,22 @@ impl Trust {
         server: &str,
         names: &[SanType],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.to_vec();
+        self.connect_as(to, server, params).await
+    }
+
+    /// The same with this certificate.
+    async fn connect_as(
+        &self,
+        to: SocketAddr,
+        server: &str,
+        params: CertificateParams,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = names.to_vec();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -89,13 +127,24 @@ impl Trust {
     }
 
     async fn channel(&self, world: &World, names: &[SanType]) -> Channel {
-        let mut stream = Some(self.connect(world.network(), "server.test", names).await.unwrap());
-        let connect = tower::service_fn(move |_| {
-            let stream = stream.take().map(TokioIo::new);
-            async move { stream.ok_or_else(|| std::io::Error::other("one connection is enough")) }
-        });
-        Endpoint::from_static("http://xds").connect_with_connector(connect).await.unwrap()
+        channel(self.connect(world.network(), "server.test", names).await.unwrap()).await
     }
+
+    /// Connects with the certificate that has this number.
+    async fn numbered(&self, world: &World, name: &str, serial: u64) -> TlsStream<TcpStream> {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from(serial));
+        self.connect_as(world.network(), "server.test", params).await.unwrap()
+    }
+}
+
+async fn channel(stream: TlsStream<TcpStream>) -> Channel {
+    let mut stream = Some(stream);
+    let connect = tower::service_fn(move |_| {
+        let stream = stream.take().map(TokioIo::new);
+        async move { stream.ok_or_else(|| std::io::Error::other("one connection is enough")) }
+    });
+    Endpoint::from_static("http://xds").connect_with_connector(connect).await.unwrap()
 }
 
 fn dns(name: &str) -> SanType {
@@ -267,5 +316,64 @@ async fn certificates_change_while_gateways_follow() {
     std::fs::write(trust.path("ca"), authority().pem()).unwrap();
     assert!(gateway.end().await.is_some());
     world.until(|status| status.gateways["edge"].streams == 0).await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_opens_nothing() {
+    let trust = Trust::new();
+    trust.revoke(&[7], 2100);
+    let files = NetworkFiles { client_crl: Some(trust.path("crl")), ..trust.files() };
+    let world = World::start_on_network(nobody(), files).await;
+    world.put_and_serve("orders", "http://10.0.0.1").await;
+    let follow = async |name: &'static str, serial| {
+        let channel = channel(trust.numbered(&world, name, serial).await).await;
+        let authorization = format!("Bearer {}", world.credential(name));
+        let mut gateway = Gateway::open_on(channel, name, Some(&authorization)).await.unwrap();
+        gateway.want(CLUSTER, &[]).await;
+        assert_eq!(gateway.taken().await.0.len(), 1);
+        gateway
+    };
+    assert!(is_ended(trust.numbered(&world, "edge", 7).await).await);
+    assert_eq!(world.refusals("revoked").await, 1);
+    let (mut edge, mut other) = (follow("edge", 8).await, follow("other", 9).await);
+
+    // What is revoked meanwhile has its connection ended, and all others are judged anew.
+    trust.revoke(&[7, 8], 2100);
+    assert!(edge.end().await.is_some() && other.end().await.is_some());
+    for serial in [7, 8] {
+        assert!(is_ended(trust.numbered(&world, "edge", serial).await).await);
+    }
+    assert_eq!(world.refusals("revoked").await, 3);
+    let mut other = follow("other", 9).await;
+
+    // A broken file changes nothing.
+    std::fs::write(trust.path("crl"), "broken").unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    drop(follow("edge", 10).await);
+    assert!(is_ended(trust.numbered(&world, "edge", 8).await).await);
+    assert_eq!(world.refusals("revoked").await, 4);
+
+    // Nobody knows what a list would tell whose time is over, or one that there is not.
+    trust.revoke(&[7, 8], 2025);
+    assert!(other.end().await.is_some());
+    assert_eq!(world.refusals("revocation_unknown").await, 0);
+    assert!(is_ended(trust.numbered(&world, "other", 9).await).await);
+    assert_eq!(world.refusals("revocation_unknown").await, 1);
+    trust.revoke(&[7, 8], 2100);
+    let back = async {
+        while is_ended(trust.numbered(&world, "other", 9).await).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), back).await.expect("the new list");
+    let mut other = follow("other", 9).await;
+    let before = world.refusals("revocation_unknown").await;
+    let stranger = Trust { authority: authority(), folder: tempfile::tempdir().unwrap() };
+    stranger.revoke(&[], 2100);
+    std::fs::copy(stranger.path("crl"), trust.path("crl")).unwrap();
+    assert!(other.end().await.is_some());
+    assert!(is_ended(trust.numbered(&world, "other", 9).await).await);
+    assert_eq!(world.refusals("revocation_unknown").await, before + 1);
     world.stop().await;
 }

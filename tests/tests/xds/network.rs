@@ -28,6 +28,11 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// With a list of revoked certificates, which is empty.
+    async fn start_with(list: bool) -> Self {
         let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         authority.write(&folder.path().join("ca"));
@@ -35,7 +40,10 @@ impl Site {
         let (ca, certificate, key) = (at("ca"), at("server"), at("server.key"));
         let listen = ["--xds-listen", "127.0.0.1:0", "--xds-client-ca", &ca];
         let own = ["--xds-cert", &certificate, "--xds-key", &key];
-        let stack = start_with(&[listen, own].concat()).await;
+        let crl = at("crl");
+        authority.revoke(&[], &folder.path().join("crl"));
+        let lists: &[&str] = if list { &["--xds-client-crl", &crl] } else { &[] };
+        let stack = start_with(&[&listen[..], &own[..], lists].concat()).await;
         Self { stack, authority, folder, issued: AtomicUsize::new(0) }
     }
 
@@ -186,6 +194,30 @@ async fn a_gateway_shows_and_trusts_renewed_certificates_without_a_restart() {
     until("the return", async || site.streams("edge").await == 1).await;
     world.add_resource_named("resource://newer", other.address).await;
     until("what is newer", async || clusters().await == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_certificate_is_revoked_is_told_nothing_until_it_has_another() {
+    let site = Site::start_with(true).await;
+    let upstream = Upstream::start().await;
+    let world = World::configure(&site.stack, &upstream).await;
+    let number = site.next();
+    let (certificate, key) = (site.file(&format!("{number}.pem")), site.file(&format!("{number}.key")));
+    let bootstrap = site.bootstrap("edge", &site.authority, "edge").await;
+    let serial = site.authority.certify("edge", &certificate, &key);
+    let gateway = Sidecar::start_with(&site.stack, &bootstrap, 401).await;
+    let clusters = async || served(&clusters_at(&world.http, &gateway.admin).await).len();
+    until("what there is", async || clusters().await == 1).await;
+    site.authority.revoke(&[serial], &site.file("crl"));
+    until("the end of the stream", async || site.streams("edge").await == 0).await;
+    let revoked = "caracal_xds_refused_streams_total{reason=\"revoked\"}";
+    until("a refusal", async || site.counted(revoked).await > 0).await;
+    let other = Upstream::start().await;
+    world.add_resource_named("resource://new", other.address).await;
+    assert_eq!(clusters().await, 1);
+    site.authority.certify("edge", &certificate, &key);
+    until("the return", async || site.streams("edge").await == 1).await;
+    until("what it missed", async || clusters().await == 2).await;
 }
 
 /// An Envoy that has to be refused.

@@ -81,8 +81,8 @@ impl Connection {
     }
 }
 
-/// Resolves when nobody introduced itself in time, when the connection is old, or when other authorities are trusted
-/// than those that its certificate was verified against.
+/// Resolves when nobody introduced itself in time, when the connection is old, or when gateways are judged by other
+/// authorities, or lists of what those revoked, than its certificate was.
 pub(super) async fn end(peer: &Peer, mut materials: watch::Receiver<Arc<Material>>, authorities: [u8; 32]) {
     if tokio::time::timeout(INTRODUCTION, peer.introduced.notified()).await.is_err() {
         return;

@@ -1,5 +1,5 @@
-//! What the listener proves itself and judges others with: a certificate, its key, and the authorities of gateways. All
-//! of it stands in files, which are read again when they change.
+//! What the listener proves itself and judges others with: a certificate, its key, the authorities of gateways, and lists of
+//! what those revoked. All of it stands in files, which are read again when they change.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,8 +12,8 @@ use hmac_sha256::Hash;
 use tokio::sync::watch;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{self, InconsistentKeys, RootCertStore, ServerConfig, version};
 
@@ -29,6 +29,8 @@ pub struct NetworkFiles {
     pub key: PathBuf,
     /// The authorities that certificates of gateways are verified against.
     pub client_ca: PathBuf,
+    /// Lists of the certificates that those authorities revoked; without them none is.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// One of them.
@@ -38,6 +40,8 @@ pub enum NetworkFile {
     Certificate,
     /// The authorities of gateways.
     ClientCa,
+    /// The lists of revoked certificates.
+    ClientCrl,
     /// The server's key.
     Key,
 }
@@ -69,12 +73,18 @@ pub enum Unusable {
     /// There is no certificate in it.
     #[error("holds no certificate")]
     NoCertificate,
+    /// There is no list of revoked certificates in it.
+    #[error("holds no list of revoked certificates")]
+    NoList,
     /// There is no private key in it.
     #[error("holds no private key")]
     NoKey,
     /// It is not in PEM form.
     #[error("is not in PEM form: {0}")]
     Pem(pem::Error),
+    /// It holds a list of revoked certificates that nothing can be done with.
+    #[error("holds a list of revoked certificates that cannot be used: {0}")]
+    List(rustls::Error),
     /// It cannot be read.
     #[error("{0}")]
     Read(io::Error),
@@ -87,7 +97,7 @@ pub enum Unusable {
 #[derive(Debug)]
 pub(super) struct Material {
     pub(super) config: Arc<ServerConfig>,
-    /// A hash of the authorities' file.
+    /// A hash of what gateways are judged by: the files of authorities and of what they revoked.
     pub(super) authorities: [u8; 32],
 }
 
@@ -145,6 +155,7 @@ struct Contents {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_ca: Vec<u8>,
+    client_crl: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Contents {
@@ -157,14 +168,28 @@ impl Contents {
             certificate: read(NetworkFile::Certificate, &files.certificate).await?,
             key: read(NetworkFile::Key, &files.key).await?,
             client_ca: read(NetworkFile::ClientCa, &files.client_ca).await?,
+            client_crl: match &files.client_crl {
+                Some(path) => Some((path.clone(), read(NetworkFile::ClientCrl, path).await?)),
+                None => None,
+            },
         })
     }
 
     /// Tells one reading from another.
     fn hash(&self) -> [u8; 32] {
         let mut all = Hash::new();
-        for content in [&self.certificate, &self.key, &self.client_ca] {
+        for content in [&self.certificate, &self.key] {
             all.update(Hash::hash(content));
+        }
+        all.update(self.judged_by());
+        all.finalize()
+    }
+
+    fn judged_by(&self) -> [u8; 32] {
+        let mut all = Hash::new();
+        all.update(Hash::hash(&self.client_ca));
+        if let Some((_, lists)) = &self.client_crl {
+            all.update(Hash::hash(lists));
         }
         all.finalize()
     }
@@ -179,10 +204,18 @@ impl Contents {
         }
         let unverifiable =
             |error: &dyn std::error::Error| in_client_ca(Unusable::Verifier(error.to_string()));
+        // A certificate that no list tells of, or only one whose time is over, is refused.
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(&provider))
-                .build()
-                .map_err(|error| unverifiable(&error))?;
+                .with_crls(self.revoked()?)
+                .enforce_revocation_expiration()
+                .build();
+        let verifier = verifier.map_err(|error| match (error, &self.client_crl) {
+            (VerifierBuilderError::InvalidCrl(error), Some((path, _))) => {
+                unusable(NetworkFile::ClientCrl, path, Unusable::List(error.into()))
+            }
+            (error, _) => unverifiable(&error),
+        })?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
             .map_err(|error| unverifiable(&error))?
@@ -192,7 +225,19 @@ impl Contents {
         // Every connection shows its certificate: one that is resumed would be believed what it once showed.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Material { config: Arc::new(config), authorities: Hash::hash(&self.client_ca) })
+        Ok(Material { config: Arc::new(config), authorities: self.judged_by() })
+    }
+
+    /// The lists of revoked certificates; where there is a file of them, it holds one at least.
+    fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, NetworkFileError> {
+        let Some((path, pem)) = &self.client_crl else { return Ok(Vec::new()) };
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+        let failed = |why| unusable(NetworkFile::ClientCrl, path, why);
+        match lists {
+            Ok(lists) if lists.is_empty() => Err(failed(Unusable::NoList)),
+            Ok(lists) => Ok(lists),
+            Err(error) => Err(failed(Unusable::Pem(error))),
+        }
     }
 
     fn certified(

@@ -1,5 +1,8 @@
 use super::*;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyPair, SerialNumber, date_time_ymd,
+};
 use tempfile::TempDir;
 
 struct Files {
@@ -17,7 +20,8 @@ impl Files {
     fn good() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let files = NetworkFiles { certificate: at("cert"), key: at("key"), client_ca: at("ca") };
+        let files =
+            NetworkFiles { certificate: at("cert"), key: at("key"), client_ca: at("ca"), client_crl: None };
         let this = Self { folder, files };
         let (certificate, key) = issued();
         for (name, text) in [("cert", &certificate), ("key", &key), ("ca", &issued().0)] {
@@ -65,6 +69,56 @@ async fn a_file_that_cannot_be_used_is_named_with_its_fault() {
         assert_eq!(error.file, file, "{name}: {text}");
         assert!(text.contains(error.path.to_str().unwrap()) && text.contains(why), "{name}: {text}");
     }
+}
+
+/// A list of an authority, with nothing on it.
+fn list() -> String {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(2100, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(&authority).unwrap().pem().unwrap()
+}
+
+#[tokio::test]
+async fn lists_of_revoked_certificates_are_judged_as_the_other_files_are() {
+    let mut files = Files::good();
+    files.files.client_crl = Some(files.folder.path().join("crl"));
+    let broken = "-----BEGIN X509 CRL-----\n!\n-----END X509 CRL-----\n";
+    let unusable = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+    for (text, why) in [
+        (None, "No such file"),
+        (Some(""), "holds no list of revoked certificates"),
+        (Some(issued().0.as_str()), "holds no list of revoked certificates"),
+        (Some(broken), "is not in PEM form"),
+        (Some(unusable), "holds a list of revoked certificates that cannot be used"),
+    ] {
+        if let Some(text) = text {
+            files.write("crl", text);
+        }
+        let error = Materials::begin(files.files.clone()).await.unwrap_err();
+        assert_eq!(error.file, NetworkFile::ClientCrl, "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    files.write("crl", &list());
+    let (mut materials, mut told) = Materials::begin(files.files.clone()).await.unwrap();
+    let first = told.borrow_and_update().authorities;
+    files.write("crl", broken);
+    materials.look().await;
+    std::fs::remove_file(files.folder.path().join("crl")).unwrap();
+    materials.look().await;
+    assert!(!told.has_changed().unwrap(), "the last good ones stay");
+    // Several in one file.
+    files.write("crl", &format!("{}{}", list(), list()));
+    materials.look().await;
+    assert_ne!(told.borrow_and_update().authorities, first, "connections are judged anew");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, CertificateError};
 
 use super::shares::{PER_GATEWAY, Shares};
 pub(super) use certified::Certified;
@@ -142,7 +143,7 @@ async fn welcome(
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return refuse(peer, "handshake", &error.to_string()),
+        Ok(Err(error)) => return refuse(peer, why(&error), &error.to_string()),
         Err(_) => return refuse(peer, "handshake", "it took too long"),
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -167,6 +168,23 @@ async fn welcome(
 /// Connections, and streams, that may be open with a certificate for these gateways.
 pub(super) fn may_have(certified: &Certified) -> usize {
     certified.count().saturating_mul(PER_GATEWAY)
+}
+
+/// Why a handshake failed, in a word.
+fn why(error: &io::Error) -> &'static str {
+    use CertificateError::{
+        ExpiredRevocationList, ExpiredRevocationListContext, Revoked, UnknownRevocationStatus,
+    };
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(Revoked)) => "revoked",
+        Some(
+            rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::InvalidCertificate(
+                ExpiredRevocationList | ExpiredRevocationListContext { .. } | UnknownRevocationStatus,
+            ),
+        ) => "revocation_unknown",
+        _ => "handshake",
+    }
 }
 
 fn refuse(peer: SocketAddr, reason: &'static str, why: &str) -> Option<Connection> {

@@ -35,7 +35,8 @@ impl Door {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (_, certificate, key) = issue(&authority, "localhost");
-        let files = NetworkFiles { certificate: at("cert"), key: at("key"), client_ca: at("ca") };
+        let files =
+            NetworkFiles { certificate: at("cert"), key: at("key"), client_ca: at("ca"), client_crl: None };
         std::fs::write(&files.certificate, certificate).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         std::fs::write(&files.client_ca, authority.pem()).unwrap();

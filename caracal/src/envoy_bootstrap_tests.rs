@@ -84,7 +84,7 @@ fn with_xds_the_way_to_the_server_is_verified_on_both_sides() {
     assert_eq!(codes(&bootstrap), ["filter_missing"]);
     let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
     let xds = clusters.iter().find(|cluster| cluster["name"] == "xds").unwrap();
-    assert_eq!(xds["type"], "STRICT_DNS");
+    assert_eq!((&xds["type"], &xds["dns_lookup_family"]), (&json!("STRICT_DNS"), &json!("V4_PREFERRED")));
     let secret = |what: &str| {
         json!({"name": format!("xds_{what}"), "sds_config": {
             "path_config_source": {"path": format!("/nowhere/edge.xds-{what}.json")},

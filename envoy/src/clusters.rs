@@ -30,9 +30,8 @@ pub(crate) fn service(name: &str, endpoint: &Endpoint) -> Value {
 }
 
 fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
-    json!({
+    let cluster = json!({
         "name": name,
-        "type": discovery(endpoint),
         "connect_timeout": "5s",
         "circuit_breakers": limits(),
         "typed_extension_protocol_options": http_options(&http1(), Some(idle_seconds)),
@@ -40,12 +39,22 @@ fn one_endpoint(name: &str, endpoint: &Endpoint, idle_seconds: u64) -> Value {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(endpoint)}}]}],
         },
-    })
+    });
+    found(cluster, endpoint)
 }
 
-/// How the address of a service of ours is found.
-pub(crate) fn discovery(endpoint: &Endpoint) -> &'static str {
-    if endpoint.is_address() { "STATIC" } else { "STRICT_DNS" }
+/// The cluster with how the address of its endpoint is found. Of a name that has addresses of both families Envoy would take
+/// the newer ones, where services often do not listen.
+pub(crate) fn found(mut cluster: Value, endpoint: &Endpoint) -> Value {
+    if let Some(members) = cluster.as_object_mut() {
+        if endpoint.is_address() {
+            members.insert("type".to_owned(), json!("STATIC"));
+        } else {
+            members.insert("type".to_owned(), json!("STRICT_DNS"));
+            members.insert("dns_lookup_family".to_owned(), json!("V4_PREFERRED"));
+        }
+    }
+    cluster
 }
 
 /// The two clusters that go wherever `:authority` says.

@@ -18,17 +18,13 @@ pub(crate) fn cluster(control: &ControlPlane) -> Value {
     let http2 = json!({"explicit_http_config": {"http2_protocol_options": {
         "connection_keepalive": {"interval": "30s", "timeout": "10s"},
     }}});
-    let (kind, address, tls) = match &control.place {
-        ControlPlace::Network(network) => (
-            clusters::discovery(&network.endpoint),
-            clusters::address(&network.endpoint),
-            Some(clusters::mutual_tls_socket(network)),
-        ),
-        ControlPlace::Socket(path) => ("STATIC", json!({"pipe": {"path": path.to_string_lossy()}}), None),
+    let address = match &control.place {
+        ControlPlace::Network(network) => clusters::address(&network.endpoint),
+        ControlPlace::Socket(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
     };
     let mut cluster = json!({
         "name": CLUSTER,
-        "type": kind,
+        "type": "STATIC",
         "connect_timeout": "5s",
         "typed_extension_protocol_options": clusters::http_options(&http2, None),
         "load_assignment": {
@@ -36,8 +32,11 @@ pub(crate) fn cluster(control: &ControlPlane) -> Value {
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     });
-    if let (Some(tls), Some(members)) = (tls, cluster.as_object_mut()) {
-        members.insert("transport_socket".to_owned(), tls);
+    if let ControlPlace::Network(network) = &control.place {
+        cluster = clusters::found(cluster, &network.endpoint);
+        if let Some(members) = cluster.as_object_mut() {
+            members.insert("transport_socket".to_owned(), clusters::mutual_tls_socket(network));
+        }
     }
     cluster
 }

@@ -22,21 +22,23 @@ struct Site {
     stack: Stack,
     authority: Authority,
     folder: TempDir,
+    /// What its server's certificate names, and what gateways call it.
+    host: &'static str,
     /// How many certificates it gave gateways.
     issued: AtomicUsize,
 }
 
 impl Site {
     async fn start() -> Self {
-        Self::start_with(false).await
+        Self::start_with("127.0.0.1", false).await
     }
 
-    /// With a list of revoked certificates, which is empty.
-    async fn start_with(list: bool) -> Self {
+    /// Called like this, and with a list of revoked certificates, which is empty, where it is wanted.
+    async fn start_with(host: &'static str, list: bool) -> Self {
         let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         authority.write(&folder.path().join("ca"));
-        authority.certify("127.0.0.1", &folder.path().join("server"), &folder.path().join("server.key"));
+        authority.certify(host, &folder.path().join("server"), &folder.path().join("server.key"));
         let (ca, certificate, key) = (at("ca"), at("server"), at("server.key"));
         let listen = ["--xds-listen", "127.0.0.1:0", "--xds-client-ca", &ca];
         let own = ["--xds-cert", &certificate, "--xds-key", &key];
@@ -44,7 +46,7 @@ impl Site {
         authority.revoke(&[], &folder.path().join("crl"));
         let lists: &[&str] = if list { &["--xds-client-crl", &crl] } else { &[] };
         let stack = start_with(&[&listen[..], &own[..], lists].concat()).await;
-        Self { stack, authority, folder, issued: AtomicUsize::new(0) }
+        Self { stack, authority, folder, host, issued: AtomicUsize::new(0) }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -66,7 +68,8 @@ impl Site {
         let mut command = Command::new(binary());
         command.args(["envoy", "bootstrap", "--listen", "127.0.0.1:0", "--admin-port", "0"]);
         command.args(["--gateway-id", id, "--sts", &address("sts"), "--audit", &address("audit")]);
-        command.arg("--module").arg(filter_module()).args(["--xds", &address("xds_network")]);
+        let xds = address("xds_network").replace("127.0.0.1", self.host);
+        command.arg("--module").arg(filter_module()).args(["--xds", &xds]);
         // The server is verified by the file as it is now, whatever the server believes later.
         self.authority.write(&self.file("server-ca"));
         command.arg("--xds-ca").arg(self.file("server-ca"));
@@ -198,7 +201,7 @@ async fn a_gateway_shows_and_trusts_renewed_certificates_without_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_whose_certificate_is_revoked_is_told_nothing_until_it_has_another() {
-    let site = Site::start_with(true).await;
+    let site = Site::start_with("127.0.0.1", true).await;
     let upstream = Upstream::start().await;
     let world = World::configure(&site.stack, &upstream).await;
     let number = site.next();
@@ -218,6 +221,23 @@ async fn a_gateway_whose_certificate_is_revoked_is_told_nothing_until_it_has_ano
     site.authority.certify("edge", &certificate, &key);
     until("the return", async || site.streams("edge").await == 1).await;
     until("what it missed", async || clusters().await == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_found_by_name() {
+    let (site, upstream) = (Site::start_with("localhost", false).await, Upstream::start().await);
+    let world = World::configure(&site.stack, &upstream).await;
+    let bootstrap = site.bootstrap("edge", &site.authority, "edge").await;
+    let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
+    let xds = clusters.iter().find(|cluster| cluster["name"] == "xds").unwrap();
+    assert_eq!(xds["type"], "STRICT_DNS");
+    let gateway = Sidecar::start_with(&site.stack, &bootstrap, 401).await;
+    until("what there is", async || served(&clusters_at(&world.http, &gateway.admin).await).len() == 1).await;
+    let agent = world.agent().await;
+    until("a governed request", async || {
+        read(&world, &gateway, world.resource, &world.mint(&agent).await).await == StatusCode::OK
+    })
+    .await;
 }
 
 /// An Envoy that has to be refused.

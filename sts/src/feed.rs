@@ -27,6 +27,17 @@ pub(crate) const MAX_WAIT_SECONDS: u64 = 30;
 impl Sts {
     /// What changed since `since`; waits up to `wait` for something to.
     pub(crate) async fn feed(&self, since: Generation, wait: Duration) -> Result<FeedResponse, StoreError> {
+        let gather = async move { tokio::time::sleep(GATHER.min(wait)).await };
+        self.feed_gathering(since, wait, gather).await
+    }
+
+    /// The same; `gather` is waited for where the gateway is behind as it asks, and nowhere else.
+    async fn feed_gathering(
+        &self,
+        since: Generation,
+        wait: Duration,
+        gather: impl Future<Output = ()>,
+    ) -> Result<FeedResponse, StoreError> {
         let mut changes = self.store().changes();
         let deadline = tokio::time::Instant::now() + wait;
         let mut has_waited = since.0 == 0;
@@ -35,7 +46,7 @@ impl Sts {
             let current = self.generation().await?;
             if since.0 == 0 || since != current {
                 if !has_waited {
-                    tokio::time::sleep(GATHER.min(wait)).await;
+                    gather.await;
                 }
                 return self.answer_feed(since).await;
             }
@@ -290,3 +301,7 @@ fn empty_feed(zone: &Zone) -> ZoneFeed {
         restored: Vec::new(),
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

@@ -4,8 +4,9 @@
 //! The mandate is judged as in an exchange, against live state and policy, and nothing is minted or used up. So a
 //! mandate that may be used once is never checked: only the exchange that uses it up says whether it may be used.
 
+use super::case::POLICY_DENIED;
 use super::current_epochs;
-use super::judge::{Judgement, POLICY_DENIED, describe};
+use super::judge::{Judgement, describe};
 use super::live::Live;
 use super::request::ExchangeRequest;
 use super::subject::Presented;

@@ -2,7 +2,8 @@
 //! (contract sts §17 to §19).
 
 use super::approval::{Approval, Gate, Scribe, no_life_left};
-use super::judge::{APPROVAL_REQUIRED, GrantedResource, Judgement, describe};
+use super::case::APPROVAL_REQUIRED;
+use super::judge::{GrantedResource, Judgement, describe};
 use super::provider::upstreams;
 use super::request::ExchangeRequest;
 use crate::Sts;

@@ -7,6 +7,7 @@
 mod approval;
 mod authenticate;
 mod binding;
+mod case;
 mod check;
 mod control;
 mod federated;

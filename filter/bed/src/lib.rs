@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod abi;
+pub mod chance;
 pub mod cost;
 pub mod fuzz;
 pub mod issuer;

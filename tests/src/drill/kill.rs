@@ -6,8 +6,9 @@
 
 use super::client::{Answer, Client, Place, text};
 use super::model::{Edge, Mandate, Model, Session, State};
-use super::{Chance, Plan, Report};
+use super::{Plan, Report};
 use crate::{Options, Stack, Upstream, World};
+use caracal_filter_bed::chance::Chance;
 use reqwest::Method;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ async fn kill_now_and_then(
     report: &mut Report,
 ) -> Stack {
     loop {
-        tokio::time::sleep(Duration::from_millis(chance.below(QUIET))).await;
+        tokio::time::sleep(Duration::from_millis(chance.bits() % QUIET)).await;
         if Instant::now() >= end {
             return stack;
         }

@@ -4,13 +4,10 @@
 //! A drill is a module with a `run` that takes a [`Plan`] and answers a [`Report`], or what did not hold. To add one,
 //! write its module, name it in [`run`], and list it in `xtask/src/drill.rs`.
 
-mod chance;
 mod client;
 mod fuzz;
 mod kill;
 mod model;
-
-pub use chance::Chance;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,6 +15,7 @@ mod relay;
 mod script;
 mod stack;
 mod stand_in;
+mod tls;
 mod tls_upstream;
 mod upstream;
 mod world;

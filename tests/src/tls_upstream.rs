@@ -1,31 +1,23 @@
 //! Upstreams that speak TLS, and the certificate authority behind them.
 
+use crate::tls::{Tls, authority};
 use axum::Router;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
-    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    CertificateParams, CertificateRevocationListParams, CertifiedIssuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::server::TlsStream;
 
 /// A certificate authority of a test's own.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub fn new() -> Self {
-        let mut params = CertificateParams::default();
-        // A certificate whose subject is its issuer's counts as signed by itself.
-        params.distinguished_name.push(DnType::CommonName, "An authority");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(authority())
     }
 
     /// Writes its certificate, for those who are to trust it.
@@ -85,46 +77,17 @@ pub struct TlsUpstream {
     task: JoinHandle<()>,
 }
 
-struct Tls(TcpListener, TlsAcceptor);
-
-impl axum::serve::Listener for Tls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.0.accept().await else { continue };
-            if let Ok(stream) = self.1.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
 impl TlsUpstream {
     /// One with a certificate of this authority for this name or address.
     pub async fn start(authority: &Authority, name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &authority.0).unwrap();
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let tls = Tls::bind(&authority.0, name).await;
+        let address = tls.address();
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&requests);
         let router = Router::new().fallback(move || {
             counted.fetch_add(1, Ordering::SeqCst);
             async { axum::Json(serde_json::json!({ "orders": [] })) }
         });
-        let tls = Tls(listener, TlsAcceptor::from(Arc::new(config)));
         let task = tokio::spawn(async move { axum::serve(tls, router).await.unwrap() });
         Self { address, requests, task }
     }

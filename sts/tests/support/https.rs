@@ -1,18 +1,13 @@
 //! A provider's or issuer's server of the test's own: real HTTPS on a port that the system hands out, under a
 //! certificate authority that only this test trusts.
 
+#[path = "../../../tests/src/tls.rs"]
+mod tls;
+
 use axum::Router;
 use caracal_store::egress::{Egress, EgressOptions};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio_rustls::server::TlsStream;
 
 /// A server, up for as long as this lives.
 pub(crate) struct Https {
@@ -27,44 +22,12 @@ impl Drop for Https {
     }
 }
 
-struct Tls(TcpListener, TlsAcceptor);
-
-impl axum::serve::Listener for Tls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.0.accept().await else { continue };
-            // Whoever does not trust the certificate goes away here.
-            if let Ok(stream) = self.1.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
 impl Https {
     /// Serves these routes under the name `localhost`.
     pub(crate) async fn start(routes: Router) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let certificate = names.signed_by(&key, &authority).unwrap();
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .unwrap();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let listener = Tls(listener, TlsAcceptor::from(Arc::new(config)));
+        let authority = tls::authority();
+        let listener = tls::Tls::bind(&authority, "localhost").await;
+        let port = listener.address().port();
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(authority.pem().as_bytes()).unwrap();

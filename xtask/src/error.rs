@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::cache::CacheError;
 use crate::envoy::EnvoyError;
 use crate::filter::FilterError;
+use crate::lint::LintError;
 use crate::prerequisites::PrerequisiteError;
 use crate::process::CommandError;
 use crate::python::PythonError;
@@ -24,6 +25,8 @@ pub(crate) enum Error {
     Envoy(#[from] EnvoyError),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error(transparent)]
+    Lint(#[from] LintError),
     #[error("could not write the log {path}: {source}")]
     Log { path: PathBuf, source: std::io::Error },
     #[error(transparent)]

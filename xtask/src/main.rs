@@ -12,6 +12,7 @@ mod drill;
 mod envoy;
 mod error;
 mod filter;
+mod lint;
 mod openapi;
 mod prerequisites;
 mod process;

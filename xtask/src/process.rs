@@ -41,6 +41,11 @@ impl StepLog {
         &self.path
     }
 
+    /// Whether what was printed so far has this text in it.
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        std::fs::read(&self.path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    }
+
     /// Runs a program to its end; an exit status other than 0 is an error.
     pub(crate) fn run(&mut self, command: &mut Command) -> Result<(), CommandError> {
         let name = describe(command);

@@ -7,8 +7,9 @@ use crate::cache::Cache;
 use crate::cli::TestOptions;
 use crate::error::Error;
 use crate::filter::{Module, build_shipped};
+use crate::lint::Compiler;
 use crate::prerequisites::{require_native_compiler, require_node};
-use crate::process::{StepLog, cargo};
+use crate::process::StepLog;
 use crate::progress::{Done, Progress, Step, report_success};
 use crate::wasm::{Target, Toolchain};
 use crate::workspace::Workspace;
@@ -24,15 +25,21 @@ pub(crate) struct Selection {
     filter: Option<String>,
     /// Whether a module that is too large to be shipped is an error.
     enforce_size: bool,
+    /// The `caracal` that is tested end to end.
+    binary: Binary,
 }
 
-/// How many tests passed, by kind. `None`: that kind was not run.
-#[derive(Debug, Default)]
-pub(crate) struct Passed {
-    native: Option<u64>,
-    wasm: Option<u64>,
-    end_to_end: Option<u64>,
+/// How a binary is built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Binary {
+    Debug,
+    /// As operators run it.
+    Release,
 }
+
+/// How many tests passed, kind by kind as they ran.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(Vec<(&'static str, u64)>);
 
 /// Why the tests did not pass.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +56,7 @@ pub(crate) enum TestError {
 pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<(), Error> {
     let selection = Selection::of(options);
     let progress = Progress::new(workspace, selection.plan());
-    let passed = run_selected(workspace, &progress, &selection)?;
+    let passed = run_selected(workspace, &progress, &selection, &Compiler::Rustc)?;
     if passed.total() == 0 {
         return Err(TestError::NoneNamed(selection.filter.unwrap_or_default()).into());
     }
@@ -58,10 +65,14 @@ pub(crate) fn run(workspace: &Workspace, options: &TestOptions) -> Result<(), Er
 }
 
 /// Runs the selected tests as steps of a plan that holds [`Selection::plan`].
+///
+/// Cargo chooses the features of crates for all packages that it is told of together. What is tested natively and end to
+/// end is therefore built at once where both are selected: apart, most of it would be built twice.
 pub(crate) fn run_selected(
     workspace: &Workspace,
     progress: &Progress,
     selection: &Selection,
+    compiler: &Compiler,
 ) -> Result<Passed, Error> {
     if selection.native || selection.end_to_end {
         require_native_compiler()?;
@@ -71,22 +82,31 @@ pub(crate) fn run_selected(
     }
     let cache = Cache::open()?;
     let mut passed = Passed::default();
-    if selection.native {
-        passed.native = Some(progress.run(Step::TestNative, |log| test_native(workspace, selection, log))?);
+    if selection.native && !selection.end_to_end {
+        let count = progress.run(Step::TestNative, |log| test_native(workspace, selection, compiler, log))?;
+        passed.0.push(("native", count));
     }
     if selection.wasm {
-        passed.wasm = Some(test_wasm(workspace, &cache, progress, selection)?);
+        passed.0.push(("wasm", test_wasm(workspace, &cache, progress, selection)?));
     }
     if selection.end_to_end {
-        passed.end_to_end = Some(test_end_to_end(workspace, &cache, progress, selection)?);
+        let kind = if selection.native { "native and end to end" } else { "end to end" };
+        passed.0.push((kind, test_end_to_end(workspace, &cache, progress, selection, compiler)?));
     }
     Ok(passed)
 }
 
 impl Selection {
-    /// Every test there is, and the size limit of the module.
-    pub(crate) fn everything() -> Self {
-        Self { native: true, wasm: true, end_to_end: true, filter: None, enforce_size: true }
+    /// Every test there is, of what is shipped: the binary as it is released, and the size limit of the module.
+    pub(crate) fn shipped() -> Self {
+        Self {
+            native: true,
+            wasm: true,
+            end_to_end: true,
+            filter: None,
+            enforce_size: true,
+            binary: Binary::Release,
+        }
     }
 
     /// What the options say; none of the kinds named means all of them.
@@ -98,13 +118,14 @@ impl Selection {
             end_to_end: all || options.e2e,
             filter: options.filter.clone(),
             enforce_size: false,
+            binary: Binary::Debug,
         }
     }
 
     /// The steps, in order.
     pub(crate) fn plan(&self) -> Vec<Step> {
         let mut plan = Vec::new();
-        if self.native {
+        if self.native && !self.end_to_end {
             plan.push(Step::TestNative);
         }
         if self.wasm {
@@ -117,11 +138,43 @@ impl Selection {
                 Step::PreparePython,
                 Step::BuildFilter,
                 Step::BuildTrapFilter,
-                Step::BuildBinary,
-                Step::TestEndToEnd,
+                self.build_step(),
+                self.test_step(),
             ]);
         }
         plan
+    }
+
+    fn build_step(&self) -> Step {
+        if self.builds_everything() { Step::BuildEverything } else { Step::BuildBinary }
+    }
+
+    fn test_step(&self) -> Step {
+        if self.native { Step::TestEverything } else { Step::TestEndToEnd }
+    }
+
+    /// Whether the binary is made together with all tests.
+    fn builds_everything(&self) -> bool {
+        self.native && self.binary == Binary::Debug
+    }
+
+    /// The command that makes the binary, and where that is then.
+    fn binary(&self, workspace: &Workspace, compiler: &Compiler) -> (Command, PathBuf) {
+        let (mut command, folder) = match self.binary {
+            Binary::Debug => (compiler.cargo(workspace), "debug"),
+            // What is shipped is made by nothing but rustc.
+            Binary::Release => (Compiler::Rustc.cargo(workspace), "release"),
+        };
+        command.arg("build");
+        if self.builds_everything() {
+            command.args(["--workspace", "--all-targets"]);
+        } else {
+            command.args(["--package", "caracal"]);
+        }
+        if self.binary == Binary::Release {
+            command.arg("--release");
+        }
+        (command, workspace.target().join(folder).join("caracal"))
     }
 
     /// Runs a `cargo test` command with the name filter, and counts what passed. Without a name filter, a run of no
@@ -137,9 +190,13 @@ impl Selection {
     }
 }
 
-fn test_native(workspace: &Workspace, selection: &Selection, log: &mut StepLog) -> Result<Done<u64>, Error> {
-    let mut command = cargo();
-    command.current_dir(workspace.root());
+fn test_native(
+    workspace: &Workspace,
+    selection: &Selection,
+    compiler: &Compiler,
+    log: &mut StepLog,
+) -> Result<Done<u64>, Error> {
+    let mut command = compiler.cargo(workspace);
     // These two need the module.
     let excluded = ["--exclude", "caracal-tests", "--exclude", "caracal-filter-bed"];
     command.args(["test", "--no-fail-fast", "--workspace"]).args(excluded);
@@ -169,6 +226,7 @@ fn test_end_to_end(
     cache: &Cache,
     progress: &Progress,
     selection: &Selection,
+    compiler: &Compiler,
 ) -> Result<u64, Error> {
     let toolchain = progress
         .run(Step::PrepareWasiLibrary, |log| Toolchain::prepare(Target::Wasi, workspace, cache, log))?;
@@ -183,18 +241,21 @@ fn test_end_to_end(
     })?;
     let trap_module = progress
         .run(Step::BuildTrapFilter, |log| build_shipped(workspace, &toolchain, Module::TrapForTests, log))?;
-    progress.run(Step::BuildBinary, |log| {
-        let mut build = cargo();
-        build.current_dir(workspace.root()).args(["build", "--package", "caracal"]);
+    let binary = progress.run(selection.build_step(), |log| {
+        let (mut build, binary) = selection.binary(workspace, compiler);
         log.run(&mut build)?;
-        Ok(Done::new((), ""))
+        Ok(Done::new(binary, ""))
     })?;
-    progress.run(Step::TestEndToEnd, |log| {
-        let mut command = cargo();
+    progress.run(selection.test_step(), |log| {
+        let mut command = compiler.cargo(workspace);
+        command.args(["test", "--no-fail-fast"]);
+        if selection.native {
+            command.arg("--workspace");
+        } else {
+            command.args(["--package", "caracal-filter-bed", "--package", "caracal-tests"]);
+        }
         command
-            .current_dir(workspace.root())
-            .args(["test", "--no-fail-fast", "--package", "caracal-filter-bed", "--package", "caracal-tests"])
-            .env("CARACAL_TEST_BIN", workspace.target().join("debug").join("caracal"))
+            .env("CARACAL_TEST_BIN", &binary)
             .env("CARACAL_TEST_ENVOY", &envoy)
             .env("CARACAL_TEST_FILTER", &module.path)
             .env("CARACAL_TEST_FILTER_TRAP", &trap_module.path)
@@ -220,15 +281,13 @@ fn sum_passed(output: &str) -> u64 {
 impl Passed {
     /// How many tests passed, of whatever kind.
     pub(crate) fn total(&self) -> u64 {
-        [self.native, self.wasm, self.end_to_end].into_iter().flatten().fold(0, u64::saturating_add)
+        self.0.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 }
 
 impl std::fmt::Display for Passed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kinds = [("native", self.native), ("wasm", self.wasm), ("end to end", self.end_to_end)];
-        let parts: Vec<String> =
-            kinds.iter().filter_map(|(kind, count)| Some(format!("{} {kind}", (*count)?))).collect();
+        let parts: Vec<String> = self.0.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         write!(formatter, "tests passed: {}", parts.join(", "))
     }
 }
@@ -244,11 +303,23 @@ mod tests {
     #[test]
     fn no_kind_named_means_all() {
         let all = Selection::of(&options(false, false, false)).plan();
-        assert_eq!(all, Selection::everything().plan());
-        assert_eq!(all.len(), 11);
+        assert_eq!(all, Selection::of(&options(true, true, true)).plan());
+        assert_eq!(all.len(), 10);
         assert_eq!(Selection::of(&options(true, false, false)).plan(), [Step::TestNative]);
         assert!(!Selection::of(&options(false, true, false)).plan().contains(&Step::TestEndToEnd));
         assert_eq!(Selection::of(&options(false, false, true)).plan().len(), 7);
+    }
+
+    #[test]
+    fn what_is_shipped_is_tested_as_it_is_released() {
+        let shipped = Selection::shipped();
+        assert!(shipped.plan().ends_with(&[Step::BuildBinary, Step::TestEverything]));
+        let workspace = Workspace::locate().unwrap();
+        let (command, binary) =
+            shipped.binary(&workspace, &Compiler::Clippy { driver: "clippy-driver".into() });
+        assert!(binary.ends_with("release/caracal"), "{binary:?}");
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["build", "--package", "caracal", "--release"]);
+        assert_eq!(command.get_envs().count(), 0, "made by rustc");
     }
 
     #[test]
@@ -261,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_ran() {
-        let passed = Passed { native: Some(213), wasm: None, end_to_end: Some(9) };
+        let passed = Passed(vec![("native", 213), ("end to end", 9)]);
         assert_eq!(passed.to_string(), "tests passed: 213 native, 9 end to end");
     }
 }

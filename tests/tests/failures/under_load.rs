@@ -1,6 +1,5 @@
 //! While eight clients mint, something is taken away. What a client asks after the answer to that change is never
 //! granted on what was taken, and a storage that is away is nobody's failed authentication (contract sts §27.19).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_mandate::jws::CompactJws;
 use caracal_tests::{Agent, Options, Stack, Upstream, World, python};

@@ -3,7 +3,6 @@
 //!
 //! One process holds all services, so a single one is taken away by cutting what Envoy reaches it by; all of them
 //! together by freezing or killing the process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_envoy::{BootstrapOptions, Endpoint, GatewayOptions, Shape, render};
 use caracal_mandate::id::GatewayId;

@@ -1,5 +1,4 @@
 //! `kill -9` under load: what was answered is still there, what was used up stays used up.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::{Stack, Upstream, World};
 use reqwest::{Method, StatusCode};

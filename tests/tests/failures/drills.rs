@@ -1,5 +1,4 @@
 //! A short run of each drill. `cargo xtask drill` runs them longer, and any of them again by its seed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use caracal_tests::drill::{Plan, run};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

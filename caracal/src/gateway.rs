@@ -3,8 +3,8 @@
 use crate::data::{DataFolder, Secrets};
 use crate::error::Error;
 use caracal_envoy::xds::{
-    Lookup, NetworkError, NetworkFile, NetworkFiles, NetworkListener, Status, XdsOptions, XdsServer,
-    read_status,
+    DEFAULT_MAX_STREAMS, Lookup, NetworkError, NetworkFile, NetworkFiles, NetworkListener, Status,
+    XdsOptions, XdsServer, read_status,
 };
 use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions};
 use caracal_mandate::gateway_signature::GatewayKey;
@@ -12,6 +12,7 @@ use caracal_mandate::id::GatewayId;
 use caracal_store::Store;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub(crate) enum GatewayConfig {
 }
 
 /// What an operator says about the embedded gateway.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct GatewayFlags {
     /// Where the Gateway's listener, routes and clusters come from.
     #[arg(long, env = "CARACAL_GATEWAY_CONFIG", value_enum, default_value_t)]
@@ -35,8 +36,22 @@ pub(crate) struct GatewayFlags {
     /// [default: /etc/ssl/certs/ca-certificates.crt].
     #[arg(long, env = "CARACAL_UPSTREAM_CA_FILE", value_name = "FILE")]
     upstream_ca_file: Option<PathBuf>,
+    /// How many gateways may take their configuration from the xDS server at the same time.
+    #[arg(long, env = "CARACAL_XDS_MAX_STREAMS", value_name = "N", default_value_t = DEFAULT_MAX_STREAMS)]
+    xds_max_streams: NonZeroU16,
     #[command(flatten)]
     network: NetworkFlags,
+}
+
+impl Default for GatewayFlags {
+    fn default() -> Self {
+        Self {
+            gateway_config: GatewayConfig::default(),
+            upstream_ca_file: None,
+            xds_max_streams: DEFAULT_MAX_STREAMS,
+            network: NetworkFlags::default(),
+        }
+    }
 }
 
 /// What belongs together where gateways on other machines take their configuration from here.
@@ -107,6 +122,11 @@ impl GatewayFlags {
         Ok(options)
     }
 
+    /// How many streams of configuration may be open.
+    pub(crate) fn xds_max_streams(&self) -> NonZeroU16 {
+        self.xds_max_streams
+    }
+
     /// The door for gateways on other machines, where there is one. What cannot be used is said before anything starts.
     pub(crate) async fn open_network(&self) -> Result<Option<NetworkListener>, Error> {
         let Some((address, files)) = self.network.complete()? else { return Ok(None) };
@@ -138,8 +158,10 @@ pub(crate) async fn server(
     secrets: &Secrets,
     template: BootstrapOptions,
     network: Option<NetworkListener>,
+    max_streams: NonZeroU16,
 ) -> Result<XdsServer, Error> {
-    let options = XdsOptions { store: store.clone(), key: key(secrets)?, template, lookup: Lookup::system() };
+    let (store, key, lookup) = (store.clone(), key(secrets)?, Lookup::system());
+    let options = XdsOptions { store, key, template, lookup, max_streams };
     let server = XdsServer::new(options).await?;
     Ok(match network {
         Some(network) => server.with_network(network),

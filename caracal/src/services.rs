@@ -18,6 +18,7 @@ use caracal_store::secrets::Vault;
 use caracal_store::trace::Traces;
 use caracal_sts::Sts;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -120,9 +121,10 @@ impl Services {
         secrets: &Secrets,
         template: &BootstrapOptions,
         network: Option<NetworkListener>,
+        max_streams: NonZeroU16,
     ) -> Result<(), Error> {
         let Some(socket) = gateway::socket(template) else { return Ok(()) };
-        let server = gateway::server(&self.store, secrets, template.clone(), network).await?;
+        let server = gateway::server(&self.store, secrets, template.clone(), network, max_streams).await?;
         let listener = listen_on_socket(socket)?;
         let stop = told(self.stop.subscribe());
         self.tasks.spawn(async move {

@@ -30,7 +30,7 @@ pub(crate) async fn up(options: UpOptions) -> Result<ExitCode, Error> {
     let mut services = Services::start(&options, &folder, &secrets).await?;
     let mut bootstrap = bootstrap(&options, &services, filter, &folder, &secrets)?;
     bootstrap.protected.extend(xds_network.map(reach));
-    services.configure(&secrets, &bootstrap, network).await?;
+    services.configure(&secrets, &bootstrap, network, options.gateway.xds_max_streams()).await?;
     let key = &secrets.gateway_sts_hmac_key;
     let started = tokio::select! {
         started = Envoy::start(&options.envoy, &folder, &bootstrap, key, options.envoy_workers) => started,

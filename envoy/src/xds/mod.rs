@@ -30,7 +30,7 @@ mod wire;
 
 pub use names::Lookup;
 pub use network::{NetworkError, NetworkFile, NetworkFileError, NetworkFiles, NetworkListener, Unusable};
-pub use server::{XdsError, XdsOptions, XdsServer, listen, read_status};
+pub use server::{DEFAULT_MAX_STREAMS, XdsError, XdsOptions, XdsServer, listen, read_status};
 pub use status::{GatewayStatus, LeftOutStatus, Rejection, STATUS_PATH, Status};
 pub use translate::{LeftOut, LeftOutReason, MAX_RESOURCES};
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroU16;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,8 +32,10 @@ use super::wire::WireError;
 use crate::node::GatewayNode;
 use crate::options::{BootstrapOptions, Shape};
 
-/// Streams at the same time.
-const MAX_STREAMS: usize = 64;
+/// How many streams may be open where nobody says otherwise ([`XdsOptions::max_streams`]).
+pub const DEFAULT_MAX_STREAMS: NonZeroU16 = NonZeroU16::MIN.saturating_add(255);
+/// Connections over the network for each stream that there may be: those whose end is not noticed yet need a place too.
+const CONNECTIONS_PER_STREAM: usize = 4;
 /// How often a silent connection is tried, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Why there is no server.
@@ -71,6 +74,8 @@ pub struct XdsOptions {
     pub template: BootstrapOptions,
     /// How names are looked up.
     pub lookup: Lookup,
+    /// How many streams may be open at the same time, by whatever door. A gateway has one.
+    pub max_streams: NonZeroU16,
 }
 
 /// The server.
@@ -90,6 +95,8 @@ pub(super) struct Shared {
     pub(super) ended: watch::Receiver<bool>,
     pub(super) gateways: Gateways,
     pub(super) streams: Arc<Semaphore>,
+    /// Connections over the network at the same time.
+    connections: usize,
     /// The streams of those who showed a certificate.
     pub(super) certified: Shares<Certified>,
     /// The streams of gateways that introduced themselves.
@@ -132,6 +139,7 @@ impl XdsServer {
         let (follower, snapshots) =
             Follower::begin(options.store.clone(), zone, rules, options.lookup).await?;
         let (ended, told) = watch::channel(false);
+        let max_streams = usize::from(options.max_streams.get());
         let shared = Shared {
             key: options.key,
             template: options.template,
@@ -139,7 +147,8 @@ impl XdsServer {
             snapshots,
             ended: told,
             gateways: Gateways::default(),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            streams: Arc::new(Semaphore::new(max_streams)),
+            connections: max_streams.saturating_mul(CONNECTIONS_PER_STREAM),
             certified: Shares::default(),
             introduced: Shares::default(),
         };
@@ -205,7 +214,7 @@ async fn serve_network(
     let server = builder().add_routes(routes.into());
     tokio::select! {
         served = server.serve_with_incoming_shutdown(ReceiverStream::new(incoming), ended(shared)) => served,
-        never = network.run(connections) => match never {},
+        never = network.run(connections, shared.connections) => match never {},
     }
 }
 

@@ -7,6 +7,7 @@ mod support;
 use caracal_envoy::xds::{Lookup, Status, listen};
 use caracal_store::change::Change;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -236,4 +237,26 @@ async fn the_socket_is_its_owners_alone_and_replaces_nothing_but_a_socket() {
     std::fs::write(&file, "precious").unwrap();
     assert!(listen(&file).unwrap_err().to_string().contains("no socket"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_streams_than_the_operator_allows() {
+    let world = World::start_for_streams(NonZeroU16::new(2).unwrap(), nobody()).await;
+    world.put_and_serve("orders", "http://10.0.0.1").await;
+    let mut streams = Vec::new();
+    for id in ["one", "two"] {
+        let mut gateway = Gateway::connect(&world, id).await;
+        gateway.want(CLUSTER, &[]).await;
+        assert_eq!(gateway.taken().await.0.len(), 1);
+        streams.push(gateway);
+    }
+    let authorization = format!("Bearer {}", world.credential("three"));
+    assert_eq!(Gateway::refused(&world, "three", Some(&authorization)).await, Code::ResourceExhausted);
+    assert_eq!(world.refusals("too_many").await, 1);
+    streams.pop();
+    world.until(|status| status.gateways["two"].streams == 0).await;
+    let mut third = Gateway::connect(&world, "three").await;
+    third.want(CLUSTER, &[]).await;
+    assert_eq!(third.taken().await.0.len(), 1);
+    world.stop().await;
 }

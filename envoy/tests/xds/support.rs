@@ -5,7 +5,8 @@ use caracal_envoy::xds::proto::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, ErrorDetail, METHOD, Node, Resource,
 };
 use caracal_envoy::xds::{
-    Lookup, NetworkFiles, NetworkListener, Status, XdsError, XdsOptions, XdsServer, listen, read_status,
+    DEFAULT_MAX_STREAMS, Lookup, NetworkFiles, NetworkListener, Status, XdsError, XdsOptions, XdsServer,
+    listen, read_status,
 };
 use caracal_envoy::{BootstrapOptions, ControlCredential, ControlPlace, ControlPlane, GatewayOptions, Shape};
 use caracal_mandate::gateway_signature::GatewayKey;
@@ -15,6 +16,7 @@ use caracal_store::metrics::{Access, Exposition, Service};
 use caracal_store::{Store, StoreError};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -53,13 +55,19 @@ impl World {
     /// The same with a door for other machines.
     pub(crate) async fn start_on_network(lookup: Lookup, files: NetworkFiles) -> Self {
         let (dir, store) = Self::prepare().await;
-        Self::serve(dir, store, None, lookup, Some(files)).await
+        Self::serve(dir, store, None, lookup, Some(files), DEFAULT_MAX_STREAMS).await
     }
 
     /// The same for gateways of one zone.
     pub(crate) async fn start_for(zone: Option<&str>, lookup: Lookup) -> Self {
         let (dir, store) = Self::prepare().await;
-        Self::serve(dir, store, zone, lookup, None).await
+        Self::serve(dir, store, zone, lookup, None, DEFAULT_MAX_STREAMS).await
+    }
+
+    /// The same for so many streams at the same time.
+    pub(crate) async fn start_for_streams(max_streams: NonZeroU16, lookup: Lookup) -> Self {
+        let (dir, store) = Self::prepare().await;
+        Self::serve(dir, store, None, lookup, None, max_streams).await
     }
 
     async fn prepare() -> (TempDir, Store) {
@@ -86,6 +94,7 @@ impl World {
         zone: Option<&str>,
         lookup: Lookup,
         files: Option<NetworkFiles>,
+        max_streams: NonZeroU16,
     ) -> Self {
         let socket = dir.path().join("xds.sock");
         let id = GatewayId::new("template").unwrap();
@@ -99,7 +108,7 @@ impl World {
             ..GatewayOptions::default()
         };
         let template = BootstrapOptions::new(id, Shape::Gateway(gateway), "/opt/filter.wasm".into());
-        let options = XdsOptions { store: store.clone(), key: key(), template, lookup };
+        let options = XdsOptions { store: store.clone(), key: key(), template, lookup, max_streams };
         let mut server = XdsServer::new(options).await.unwrap();
         let mut network = None;
         if let Some(files) = files {
@@ -119,7 +128,7 @@ impl World {
     pub(crate) async fn restart(self, lookup: Lookup) -> Self {
         let Self { dir, store, stop, served, .. } = self;
         end(stop, served).await;
-        Self::serve(dir, store, None, lookup, None).await
+        Self::serve(dir, store, None, lookup, None, DEFAULT_MAX_STREAMS).await
     }
 
     pub(crate) async fn stop(self) {

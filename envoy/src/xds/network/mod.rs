@@ -33,8 +33,6 @@ pub use material::{NetworkFile, NetworkFileError, NetworkFiles, Unusable};
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at the same time; who comes next waits in the listener's queue.
 const HANDSHAKES: usize = 32;
-/// Connections at the same time; who comes next is sent away.
-const CONNECTIONS: usize = 256;
 /// The pause after a connection that could not be accepted: the process may be out of open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,12 +80,17 @@ impl NetworkListener {
         self.address
     }
 
-    /// Accepts connections and follows the files, until it is dropped.
-    pub(super) async fn run(self, connections: mpsc::Sender<io::Result<Connection>>) -> Infallible {
+    /// Accepts connections and follows the files, until it is dropped. Who comes while there are as many connections as
+    /// there may be is sent away.
+    pub(super) async fn run(
+        self,
+        connections: mpsc::Sender<io::Result<Connection>>,
+        most: usize,
+    ) -> Infallible {
         let Self { listener, materials, material, .. } = self;
         tokio::select! {
             never = materials.follow() => never,
-            never = accept(listener, material, connections) => never,
+            never = accept(listener, material, connections, most) => never,
         }
     }
 }
@@ -96,9 +99,9 @@ async fn accept(
     listener: TcpListener,
     material: watch::Receiver<Arc<Material>>,
     connections: mpsc::Sender<io::Result<Connection>>,
+    most: usize,
 ) -> Infallible {
-    let places =
-        Arc::new(Places { all: Arc::new(Semaphore::new(CONNECTIONS)), certified: Shares::default() });
+    let places = Arc::new(Places { all: Arc::new(Semaphore::new(most)), certified: Shares::default() });
     let mut handshakes = JoinSet::new();
     loop {
         let full = handshakes.len() >= HANDSHAKES;

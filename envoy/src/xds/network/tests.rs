@@ -30,7 +30,8 @@ struct Door {
 }
 
 impl Door {
-    async fn open() -> Self {
+    /// For so many connections at the same time.
+    async fn open(most: usize) -> Self {
         let authority = authority();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -43,7 +44,7 @@ impl Door {
         let listener = NetworkListener::bind("127.0.0.1:0".parse().unwrap(), files).await.unwrap();
         let address = listener.address();
         let (sender, connections) = mpsc::channel(1);
-        let task = tokio::spawn(listener.run(sender));
+        let task = tokio::spawn(listener.run(sender, most));
         Self { address, authority, connections, task, _folder: folder }
     }
 
@@ -88,8 +89,27 @@ impl Drop for Door {
 }
 
 #[tokio::test]
+async fn no_more_connections_than_there_may_be() {
+    let mut door = Door::open(2).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let client = door.try_with(Some(&door.authority), &[&version::TLS13]).await.unwrap();
+        held.push((client, door.connections.recv().await.unwrap().unwrap()));
+    }
+    if let Ok(mut more) = door.try_with(Some(&door.authority), &[&version::TLS13]).await {
+        let mut byte = [0];
+        let read = tokio::time::timeout(HANDSHAKE, more.read(&mut byte)).await.expect("it is let in");
+        assert!(!matches!(read, Ok(1)), "{read:?}");
+    }
+    assert!(door.connections.try_recv().is_err());
+    held.pop();
+    let _client = door.try_with(Some(&door.authority), &[&version::TLS13]).await.unwrap();
+    assert!(door.connections.recv().await.unwrap().is_ok());
+}
+
+#[tokio::test]
 async fn only_a_certificate_of_the_named_authorities_gets_through() {
-    let mut door = Door::open().await;
+    let mut door = Door::open(16).await;
     let other = authority();
     for versions in [[&version::TLS13], [&version::TLS12]] {
         for by in [None, Some(&other)] {
@@ -112,7 +132,7 @@ async fn only_a_certificate_of_the_named_authorities_gets_through() {
 
 #[tokio::test]
 async fn whoever_says_nothing_holds_up_nobody_and_is_ended() {
-    let mut door = Door::open().await;
+    let mut door = Door::open(16).await;
     let begun = std::time::Instant::now();
     let mut silent = Vec::new();
     for _ in 0..HANDSHAKES {

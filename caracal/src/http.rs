@@ -17,6 +17,10 @@ pub(crate) struct HttpOptions {
     #[arg(long, env = "CARACAL_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// How many of them one address may have [default: half of them, or with TRUST_PROXY all].
+    #[arg(long, env = "CARACAL_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections_per_address: Option<u32>,
     /// Requests a minute of one address at the Admin API, and of one of its tokens (0: no limit).
     #[arg(long, env = "API_V1_RATE_LIMIT_PER_MIN", value_name = "N", default_value_t = 600)]
     api_rate_limit: u32,
@@ -54,6 +58,18 @@ impl HttpOptions {
         }
     }
 
+    /// The bounds of every server. Behind a proxy everybody has the same address.
+    fn server_limits(&self) -> ServerLimits {
+        let usual = if self.trust_proxy { self.max_connections } else { self.max_connections.div_ceil(2) };
+        let of_one = self.max_connections_per_address.unwrap_or(usual);
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        ServerLimits {
+            connections: count(self.max_connections),
+            connections_per_address: count(of_one),
+            ..ServerLimits::default()
+        }
+    }
+
     /// The most days for which events are kept.
     pub(crate) fn retention_days(&self) -> i64 {
         self.audit_retention_days
@@ -80,8 +96,7 @@ pub(crate) struct Faces {
 impl Faces {
     /// The faces on `bind`. Reads `METRICS_BEARER`, and lets the process open as many files as it may.
     pub(crate) fn new(options: &HttpOptions, bind: IpAddr) -> Result<Self, Error> {
-        let connections = usize::try_from(options.max_connections).unwrap_or(usize::MAX);
-        let limits = ServerLimits { connections, ..ServerLimits::default() };
+        let limits = options.server_limits();
         let metrics = Access::of(caracal_store::config::optional("METRICS_BEARER")?, bind);
         raise_open_files();
         Ok(Self { limits, metrics })
@@ -122,6 +137,26 @@ fn raise_open_files() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: HttpOptions,
+    }
+
+    #[test]
+    fn one_address_has_half_of_the_connections_unless_a_proxy_has_them_all() {
+        let of = |arguments: &[&str]| {
+            let line = Line::parse_from(["caracal"].iter().chain(arguments));
+            let limits = line.options.server_limits();
+            (limits.connections, limits.connections_per_address)
+        };
+        assert_eq!(of(&[]), (4096, 2048));
+        assert_eq!(of(&["--max-connections", "1"]), (1, 1));
+        assert_eq!(of(&["--max-connections", "100", "--trust-proxy"]), (100, 100));
+        assert_eq!(of(&["--max-connections-per-address", "7", "--trust-proxy"]), (4096, 7));
+    }
 
     #[test]
     fn envoy_ends_idle_connections_before_the_services_do() {

@@ -28,6 +28,7 @@ mod planner;
 pub mod revoke;
 pub mod secrets;
 pub mod settings;
+pub mod shares;
 mod sqlite;
 pub mod telemetry;
 mod together;

@@ -116,6 +116,30 @@ async fn is_ended(socket: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
+async fn one_address_leaves_room_for_others() {
+    let server = start(ServerLimits { connections_per_address: 2, ..unlimited() }).await;
+    let mut held = [server.connect().await, server.connect().await];
+    for socket in &mut held {
+        assert_eq!(ask(socket, "/").await.0, 200);
+    }
+    assert!(is_ended(&mut server.connect().await).await, "one too many");
+    assert_eq!(ask(&mut held[0], "/").await.0, 200);
+    // What it gives back, it may have again.
+    drop(held);
+    let again = async {
+        loop {
+            let mut socket = server.connect().await;
+            let sent = socket.write_all(REQUEST).await;
+            let mut first = [0; 8];
+            if sent.is_ok() && socket.read_exact(&mut first).await.is_ok() {
+                return first;
+            }
+        }
+    };
+    assert_eq!(&tokio::time::timeout(LONG, again).await.unwrap(), b"HTTP/1.1");
+}
+
+#[tokio::test]
 async fn contract_sts_1_a_head_that_comes_in_drops_is_cut_off() {
     let mut limits = unlimited();
     limits.connection.header_read = SHORT;

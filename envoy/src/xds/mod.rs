@@ -22,7 +22,6 @@ pub mod proto;
 mod schema;
 mod server;
 mod session;
-mod shares;
 mod status;
 mod stream;
 mod translate;

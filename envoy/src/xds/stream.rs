@@ -7,17 +7,17 @@ use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use caracal_mandate::id::GatewayId;
 use caracal_store::metrics;
+use caracal_store::shares::Share;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 use super::content::{Kind, Own, Snapshot};
-use super::network::{Certified, Peer, may_have};
+use super::network::{Certified, PER_GATEWAY, Peer, may_have};
 use super::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use super::server::Shared;
 use super::session::{Said, Session};
-use super::shares::{PER_GATEWAY, Share};
 use crate::control::{CREDENTIAL, SCHEME};
 use crate::node::{GatewayNode, NodeError};
 

@@ -90,7 +90,7 @@ impl TooMany {
 }
 
 /// An address as limits tell them apart: IPv6 by its network of 64 bits, of which one customer has at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
     /// IPv4, also where it came mapped into IPv6.
     V4([u8; 4]),

@@ -2,7 +2,9 @@
 
 use super::connection::{Answer, Connection, Shared, TimedBody};
 use super::draining;
+use super::rate::Peer;
 use crate::metrics::{self, Measure, Service};
+use crate::shares::Shares;
 use crate::trace::Tracer;
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -60,6 +62,8 @@ pub struct ServerLimits {
     pub header_bytes: usize,
     /// Open connections. Whoever comes next waits in the listener's queue until one ends.
     pub connections: usize,
+    /// Open connections of one address ([`Peer`]). One that is too many is ended at once, and counted.
+    pub connections_per_address: usize,
     /// How long requests that are under way may take when the server is told to stop.
     pub shutdown: Duration,
 }
@@ -71,6 +75,7 @@ impl Default for ServerLimits {
             header_bytes: 16 * 1024,
             // An idle connection holds a few kilobytes and one file descriptor.
             connections: 4096,
+            connections_per_address: 2048,
             shutdown: Duration::from_secs(10),
         }
     }
@@ -126,6 +131,7 @@ impl Server {
         let Self { own, tracer } = self;
         let router = router.layer(Measure { service: own.service, tracer });
         let places = Arc::new(Semaphore::new(own.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        let addresses = Shares::default();
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -137,10 +143,15 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
             };
             let (socket, peer, place) = accepted;
+            let Some(share) = addresses.take(&Peer::from(peer.ip()), own.limits.connections_per_address)
+            else {
+                metrics::connection_ended(own.service, "address");
+                continue;
+            };
             let one = own.connection(socket, peer, router.clone(), graceful.watcher());
             connections.spawn(async move {
                 one.await;
-                drop(place);
+                drop((place, share));
             });
         }
         let finish = async {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use caracal_mandate::id::GatewayId;
+use caracal_store::shares::Share;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
@@ -15,7 +16,6 @@ use tonic::transport::server::Connected;
 
 use super::certified::Certified;
 use super::material::Material;
-use crate::xds::shares::Share;
 
 /// How long a gateway may take to introduce itself.
 const INTRODUCTION: Duration = Duration::from_secs(15);

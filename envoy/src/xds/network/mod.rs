@@ -16,19 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_store::metrics;
+use caracal_store::shares::Shares;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, CertificateError};
 
-use super::shares::{PER_GATEWAY, Shares};
 pub(super) use certified::Certified;
 use connection::Place;
 pub(super) use connection::{Connection, Peer};
 use material::{Material, Materials};
 pub use material::{NetworkFile, NetworkFileError, NetworkFiles, Unusable};
 
+/// Connections, and streams, that one gateway may have: room for a few processes with the same id, and for connections
+/// whose end is not noticed yet.
+pub(super) const PER_GATEWAY: usize = 8;
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at the same time; who comes next waits in the listener's queue.

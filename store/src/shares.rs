@@ -1,15 +1,11 @@
-//! How much of what all gateways have in common one of them may hold.
+//! How much of what all have in common one of them may hold.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections, and streams, that one gateway may have: room for a few processes with the same id, and for connections
-/// whose end is not noticed yet.
-pub(crate) const PER_GATEWAY: usize = 8;
-
 /// Who holds how many of something.
 #[derive(Debug)]
-pub(crate) struct Shares<K: Ord>(Arc<Mutex<BTreeMap<K, usize>>>);
+pub struct Shares<K: Ord>(Arc<Mutex<BTreeMap<K, usize>>>);
 
 impl<K: Ord> Default for Shares<K> {
     fn default() -> Self {
@@ -19,7 +15,7 @@ impl<K: Ord> Default for Shares<K> {
 
 impl<K: Clone + Ord> Shares<K> {
     /// One more, unless this holder has `most` already.
-    pub(crate) fn take(&self, holder: &K, most: usize) -> Option<Share<K>> {
+    pub fn take(&self, holder: &K, most: usize) -> Option<Share<K>> {
         let mut held = lock(&self.0);
         let count = held.get(holder).copied().unwrap_or_default();
         if count >= most {
@@ -33,7 +29,7 @@ impl<K: Clone + Ord> Shares<K> {
 
 /// One of them, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Share<K: Ord> {
+pub struct Share<K: Ord> {
     of: Arc<Mutex<BTreeMap<K, usize>>>,
     holder: K,
 }
